@@ -1,0 +1,461 @@
+//! A strict JSON tree: what it accepts, every JSON parser reads the same way.
+//!
+//! The gateway decides on this tree and forwards it re-serialised, so a document that two parsers
+//! could read differently must never get through. Refused beyond RFC 8259: duplicate keys, integers
+//! that a double cannot hold exactly, nesting over [`MAX_DEPTH`], a byte order mark, lone
+//! surrogates, invalid UTF-8. Not here: what the members of a message mean (`jsonrpc`, `mcp`).
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
+/// Deepest nesting of arrays and objects that is accepted. Cedar's own stack guard is off on
+/// WebAssembly, so the bound must be set before values reach it.
+pub const MAX_DEPTH: usize = 64;
+
+/// Largest integer that every parser holds exactly: 2^53 - 1 (RFC 8259 section 6).
+pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
+
+/// Objects up to this size are searched for duplicate keys pair by pair, larger ones by hashing.
+const SMALL_OBJECT: usize = 16;
+
+/// One JSON value. Objects keep the order of their members.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Json {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// A number written without fraction or exponent, within ±(2^53 - 1).
+    Integer(i64),
+    /// Any other number: finite, as the nearest double.
+    Float(f64),
+    /// A string without lone surrogates.
+    String(String),
+    /// An array.
+    Array(Vec<Json>),
+    /// An object with distinct keys.
+    Object(Object),
+}
+
+/// The members of a JSON object: distinct keys, in the order they were written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Object(Vec<(String, Json)>);
+
+/// Why bytes are not one strict JSON document. `Display` names the position.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct JsonError(String);
+
+impl Json {
+    /// Reads exactly one strict JSON document.
+    ///
+    /// # Errors
+    /// [`JsonError`] with line and column when the bytes are not JSON, or are JSON that parsers
+    /// read differently (see the module description).
+    pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        let value = Seed { depth: 0 }
+            .deserialize(&mut reader)
+            .map_err(|error| JsonError(error.to_string()))?;
+        reader.end().map_err(|error| JsonError(error.to_string()))?;
+        Ok(value)
+    }
+
+    /// The bytes of this value without insignificant white space.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(256);
+        self.write(&mut bytes);
+        bytes
+    }
+
+    /// Appends the bytes of this value.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        // Writing into memory a tree whose keys are strings and whose numbers are finite cannot
+        // fail; if it did, the truncated text is not JSON and the server refuses it.
+        let written = serde_json::to_writer(&mut *out, self);
+        debug_assert!(written.is_ok(), "a Json value always serialises");
+    }
+
+    /// The text of a string value.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The members of an object value.
+    #[must_use]
+    pub fn as_object(&self) -> Option<&Object> {
+        match self {
+            Self::Object(object) => Some(object),
+            _ => None,
+        }
+    }
+
+    /// The members of an object value, to be changed.
+    #[must_use]
+    pub fn as_object_mut(&mut self) -> Option<&mut Object> {
+        match self {
+            Self::Object(object) => Some(object),
+            _ => None,
+        }
+    }
+
+    /// The elements of an array value.
+    #[must_use]
+    pub fn as_array(&self) -> Option<&[Json]> {
+        match self {
+            Self::Array(elements) => Some(elements),
+            _ => None,
+        }
+    }
+
+    /// The elements of an array value, to be changed.
+    #[must_use]
+    pub fn as_array_mut(&mut self) -> Option<&mut Vec<Json>> {
+        match self {
+            Self::Array(elements) => Some(elements),
+            _ => None,
+        }
+    }
+
+    /// The member `key` when this is an object that has it.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Json> {
+        self.as_object()?.get(key)
+    }
+
+    /// The value at a path of keys, e.g. `["_meta", "progressToken"]`.
+    #[must_use]
+    pub fn at(&self, path: &[&str]) -> Option<&Json> {
+        path.iter().try_fold(self, |value, key| value.get(key))
+    }
+
+    /// What kind of value this is, in the words of an error message.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Integer(_) => "an integer",
+            Self::Float(_) => "a number",
+            Self::String(_) => "a string",
+            Self::Array(_) => "an array",
+            Self::Object(_) => "an object",
+        }
+    }
+}
+
+impl Object {
+    /// The value of `key`.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Json> {
+        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+    }
+
+    /// The value of `key`, to be changed.
+    #[must_use]
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Json> {
+        self.0.iter_mut().find(|(name, _)| name == key).map(|(_, value)| value)
+    }
+
+    /// Sets `key`, replacing a value that is there.
+    pub fn set(&mut self, key: &str, value: Json) {
+        match self.get_mut(key) {
+            Some(present) => *present = value,
+            None => self.0.push((key.to_owned(), value)),
+        }
+    }
+
+    /// Takes `key` out.
+    pub fn remove(&mut self, key: &str) -> Option<Json> {
+        let index = self.0.iter().position(|(name, _)| name == key)?;
+        Some(self.0.remove(index).1)
+    }
+
+    /// The members in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Json)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// How many members there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no member.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds a member; false, and nothing is added, when the key is there already.
+    fn insert_new(&mut self, key: String, value: Json, seen: &mut HashSet<String>) -> bool {
+        let duplicate = if self.0.len() < SMALL_OBJECT {
+            self.get(&key).is_some()
+        } else {
+            if seen.is_empty() {
+                seen.extend(self.0.iter().map(|(name, _)| name.clone()));
+            }
+            !seen.insert(key.clone())
+        };
+        if !duplicate {
+            self.0.push((key, value));
+        }
+        !duplicate
+    }
+}
+
+/// Builds an object from distinct keys; of a key given twice the last value stays.
+impl<K: Into<String>> FromIterator<(K, Json)> for Object {
+    fn from_iter<I: IntoIterator<Item = (K, Json)>>(members: I) -> Self {
+        let mut object = Self::default();
+        for (key, value) in members {
+            object.set(&key.into(), value);
+        }
+        object
+    }
+}
+
+impl From<Object> for Json {
+    fn from(object: Object) -> Self {
+        Self::Object(object)
+    }
+}
+
+impl From<&str> for Json {
+    fn from(text: &str) -> Self {
+        Self::String(text.to_owned())
+    }
+}
+
+impl From<String> for Json {
+    fn from(text: String) -> Self {
+        Self::String(text)
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Integer(value) => serializer.serialize_i64(*value),
+            Self::Float(value) => serializer.serialize_f64(*value),
+            Self::String(value) => serializer.serialize_str(value),
+            Self::Array(elements) => {
+                let mut sequence = serializer.serialize_seq(Some(elements.len()))?;
+                for element in elements {
+                    sequence.serialize_element(element)?;
+                }
+                sequence.end()
+            }
+            Self::Object(object) => object.serialize(serializer),
+        }
+    }
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in &self.0 {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+/// Deserialises a value that lies `depth` containers deep.
+#[derive(Clone, Copy)]
+struct Seed {
+    depth: usize,
+}
+
+impl Seed {
+    fn deeper<E: de::Error>(self) -> Result<Self, E> {
+        if self.depth >= MAX_DEPTH {
+            return Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")));
+        }
+        Ok(Self { depth: self.depth + 1 })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Seed {
+    type Value = Json;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed {
+    type Value = Json;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+        Ok(Json::Bool(value))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Json, E> {
+        match i64::try_from(value) {
+            Ok(integer) if value <= MAX_SAFE_INTEGER => Ok(Json::Integer(integer)),
+            _ => Err(unsafe_integer(value)),
+        }
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Json, E> {
+        if value.unsigned_abs() <= MAX_SAFE_INTEGER {
+            Ok(Json::Integer(value))
+        } else {
+            Err(unsafe_integer(value))
+        }
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Json, E> {
+        // serde_json falls back to a double for integers beyond 64 bits: those are refused like
+        // all others beyond 2^53. What was written with an exponent is refused with them, since
+        // from here they look alike.
+        if !value.is_finite() || value.abs() > MAX_SAFE_INTEGER as f64 {
+            return Err(E::custom(format_args!(
+                "number {value:e} is beyond ±(2^53 - 1), where parsers disagree; send it as a string"
+            )));
+        }
+        Ok(Json::Float(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
+        Ok(Json::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Json, E> {
+        Ok(Json::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Json, A::Error> {
+        let seed = self.deeper()?;
+        let mut elements = Vec::new();
+        while let Some(element) = sequence.next_element_seed(seed)? {
+            elements.push(element);
+        }
+        Ok(Json::Array(elements))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
+        let seed = self.deeper()?;
+        let mut object = Object::default();
+        let mut seen = HashSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let value = map.next_value_seed(seed)?;
+            if !object.insert_new(key, value, &mut seen) {
+                return Err(de::Error::custom("an object has the same key twice"));
+            }
+        }
+        Ok(Json::Object(object))
+    }
+}
+
+fn unsafe_integer<E: de::Error>(value: impl fmt::Display) -> E {
+    E::custom(format_args!(
+        "integer {value} is beyond ±(2^53 - 1), where parsers disagree; send it as a string"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_refused(text: &str, why: &str) {
+        let error = Json::parse(text.as_bytes()).expect_err(text).to_string();
+        assert!(error.contains(why), "{text}: {error}");
+    }
+
+    #[test]
+    fn what_is_accepted_is_serialised_with_the_same_meaning() {
+        for text in [
+            r#"{"a":[1,-2,0.5,true,null,"é\n"],"b":{}}"#,
+            "9007199254740991",
+            "-9007199254740991",
+            r#""😀""#,
+        ] {
+            let value = Json::parse(text.as_bytes()).expect(text);
+            let ours: serde_json::Value = serde_json::from_slice(&value.to_bytes()).unwrap();
+            let theirs: serde_json::Value = serde_json::from_str(text).unwrap();
+            assert_eq!(ours, theirs);
+        }
+    }
+
+    #[test]
+    fn members_keep_their_order() {
+        let value = Json::parse(br#"{"z":1,"a":2,"m":3}"#).unwrap();
+        assert_eq!(value.to_bytes(), br#"{"z":1,"a":2,"m":3}"#);
+    }
+
+    #[test]
+    fn a_key_given_twice_is_refused_at_any_depth_and_size() {
+        check_refused(r#"{"name":"a","name":"b"}"#, "same key twice");
+        check_refused(r#"{"a":[{"x":1,"\u0078":2}]}"#, "same key twice");
+        let many: Vec<String> = (0..40).map(|n| format!("\"k{n}\":0")).collect();
+        let text = format!("{{{},\"k20\":1}}", many.join(","));
+        check_refused(&text, "same key twice");
+    }
+
+    #[test]
+    fn numbers_that_parsers_read_differently_are_refused() {
+        check_refused("9007199254740992", "2^53");
+        check_refused("-9007199254740992", "2^53");
+        check_refused("123456789012345678901234567890", "2^53");
+        check_refused("1e400", "number out of range");
+        check_refused("1e17", "2^53");
+    }
+
+    #[test]
+    fn text_that_is_not_plain_json_is_refused() {
+        for text in [
+            "",
+            " ",
+            "{",
+            "{}{}",
+            "{} x",
+            "[1,]",
+            "{\"a\":1,}",
+            "NaN",
+            "'a'",
+            "01",
+            "+1",
+            ".5",
+            "\u{feff}{}",
+            r#""\ud800""#,
+            r#""\udc00\ud800""#,
+            "\"\u{1}\"",
+            "{a:1}",
+            "// x\n{}",
+            "\"",
+        ] {
+            assert!(Json::parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+        assert!(Json::parse(b"\"\xff\"").is_err());
+        assert!(Json::parse(b"\"\xed\xa0\x80\"").is_err(), "a surrogate encoded as UTF-8");
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(Json::parse(deep(MAX_DEPTH).as_bytes()).is_ok());
+        check_refused(&deep(MAX_DEPTH + 1), "nested deeper");
+        check_refused(&deep(100_000), "nested deeper");
+    }
+}
