@@ -1,0 +1,196 @@
+//! The record of an exchange: who asked what of whom, what was decided and why, how it ended.
+//!
+//! One record for each exchange, whatever became of it. It never holds a secret: credentials and
+//! tokens stand in it by name, sessions by digest. The host writes it where its access log reads.
+
+use std::rc::Rc;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+/// What became of an exchange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Policy permitted it and it was passed on.
+    Allow,
+    /// The gateway refused it.
+    Deny,
+    /// It was permitted, and something failed: the vault, the server, the gateway.
+    Error,
+    /// The client went away before anything was decided.
+    #[default]
+    Abort,
+}
+
+/// The record of one exchange. Absent fields did not apply.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AuditRecord {
+    /// Identifies the exchange: unique among all workers.
+    pub record_id: String,
+    /// What became of it.
+    pub decision: Outcome,
+    /// Why, where it was not simply allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// Details for whoever investigates; the client does not see them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The caller: subject of the token, or `anonymous`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal: Option<Rc<str>>,
+    /// Issuer of the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<Rc<str>>,
+    /// OAuth client that holds the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<Rc<str>>,
+    /// Name of the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<Rc<str>>,
+    /// MCP method; `GET` and `DELETE` for the requests without a message; `response` for the answer
+    /// to a request of the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mcp_method: Option<String>,
+    /// MCP revision the client speaks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol_version: Option<&'static str>,
+    /// JSON-RPC id of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jsonrpc_id: Option<String>,
+    /// Digest of the MCP session id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// Name of the tool that was called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// Name of the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// URI of the resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// Digest of the arguments, or the arguments, as configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<String>,
+    /// Name and hash of the policy set that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_set: Option<Rc<str>>,
+    /// The policies that determined the decision; none where nothing permitted it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<Rc<str>>,
+    /// Name of the credential that was attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Rc<str>>,
+    /// Version of the credential in the vault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential_version: Option<u64>,
+    /// Where the credential came from: `cache` or `vault`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential_source: Option<&'static str>,
+    /// HTTP status of the server's answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_status: Option<u16>,
+    /// Elements of lists that the caller was shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listed: Option<usize>,
+    /// Elements of lists that the caller may not see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<usize>,
+    /// Microseconds from the request's arrival to the decision, calls included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided_us: Option<u64>,
+    /// Microseconds of that spent waiting for calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls_us: Option<u64>,
+    /// Microseconds from the request's arrival to its end.
+    pub total_us: u64,
+}
+
+impl AuditRecord {
+    /// The record as one line of JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|_| r#"{"decision":"error"}"#.into())
+    }
+}
+
+impl AuditRecord {
+    /// Hands every field that applies to `each`, by name, as text. Lists are joined by commas.
+    pub fn each_field(&self, mut each: impl FnMut(&'static str, &str)) {
+        let policies = self.policies.join(",");
+        let texts = [
+            ("record_id", Some(self.record_id.as_str())),
+            ("decision", Some(self.decision.as_str())),
+            ("reason", self.reason),
+            ("detail", self.detail.as_deref()),
+            ("principal", self.principal.as_deref()),
+            ("issuer", self.issuer.as_deref()),
+            ("client", self.client.as_deref()),
+            ("server", self.server.as_deref()),
+            ("mcp_method", self.mcp_method.as_deref()),
+            ("protocol_version", self.protocol_version),
+            ("jsonrpc_id", self.jsonrpc_id.as_deref()),
+            ("session", self.session.as_deref()),
+            ("tool", self.tool.as_deref()),
+            ("prompt", self.prompt.as_deref()),
+            ("resource", self.resource.as_deref()),
+            ("arguments", self.arguments.as_deref()),
+            ("policy_set", self.policy_set.as_deref()),
+            ("policies", (!policies.is_empty()).then_some(policies.as_str())),
+            ("credential", self.credential.as_deref()),
+            ("credential_source", self.credential_source),
+        ];
+        for (name, value) in texts {
+            if let Some(value) = value {
+                each(name, value);
+            }
+        }
+        let counts = [
+            ("credential_version", self.credential_version),
+            ("upstream_status", self.upstream_status.map(u64::from)),
+            ("listed", self.listed.and_then(|count| u64::try_from(count).ok())),
+            ("hidden", self.hidden.and_then(|count| u64::try_from(count).ok())),
+            ("decided_us", self.decided_us),
+            ("calls_us", self.calls_us),
+            ("total_us", Some(self.total_us)),
+        ];
+        for (name, value) in counts {
+            if let Some(value) = value {
+                each(name, &value.to_string());
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// The word for this outcome.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Error => "error",
+            Self::Abort => "abort",
+        }
+    }
+}
+
+/// The first 16 hexadecimal digits of the SHA-256 of a text: enough to match records, too little to
+/// find the text.
+pub(crate) fn short_digest(text: &str) -> String {
+    hex(&Sha256::digest(text), 8)
+}
+
+/// The SHA-256 of bytes in hexadecimal digits.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes), 32)
+}
+
+fn hex(bytes: &[u8], most: usize) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().take(most).fold(String::with_capacity(most * 2), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,367 @@
+//! Turns a configuration into a gateway, or into the list of everything that is wrong with it.
+//!
+//! All that can be decided before the first request is decided here. Not here: the shape of the
+//! document (`shape`), reading it from anywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use toolgate_policy::{PolicyEngine, Problem};
+
+use crate::config::{
+    Config, CredentialConfig, InjectionConfig, LoginConfig, ServerConfig, VaultConfig,
+};
+use crate::credentials::{Credential, Login, Vault};
+use crate::gateway::{Gateway, Injection, Server};
+use crate::identity::Identity;
+use crate::secret::{Secret, SecretSource};
+use crate::shape;
+use crate::upstream::FORWARDED;
+
+/// Headers that no credential may be put into, since the gateway or the host writes them.
+const RESERVED_HEADERS: &[&str] = &[
+    "accept",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What the gateway may look up while it is compiled.
+pub trait Environment {
+    /// The value of an environment variable of the host.
+    fn variable(&self, name: &str) -> Option<String>;
+}
+
+impl<F: Fn(&str) -> Option<String>> Environment for F {
+    fn variable(&self, name: &str) -> Option<String> {
+        self(name)
+    }
+}
+
+impl Gateway {
+    /// Compiles a configuration document.
+    ///
+    /// # Errors
+    /// Every [`Problem`] with the path of its field.
+    pub fn compile(document: &[u8], environment: &dyn Environment) -> Result<Self, Vec<Problem>> {
+        let config: Config = shape::read(document)?;
+        let mut compiler = Compiler { environment, problems: Vec::new() };
+        compiler.gateway(config).ok_or(compiler.problems)
+    }
+}
+
+struct Compiler<'a> {
+    environment: &'a dyn Environment,
+    problems: Vec<Problem>,
+}
+
+impl Compiler<'_> {
+    fn problem(&mut self, path: impl Into<String>, message: impl Into<String>, help: &str) {
+        let help = (!help.is_empty()).then(|| help.to_owned());
+        self.problems.push(Problem { path: path.into(), message: message.into(), help });
+    }
+
+    fn gateway(&mut self, config: Config) -> Option<Gateway> {
+        let limits = config.limits;
+        for (name, value) in [
+            ("request_bytes", limits.request_bytes),
+            ("list_bytes", limits.list_bytes),
+            ("event_bytes", limits.event_bytes),
+            ("token_bytes", limits.token_bytes),
+        ] {
+            if value == 0 || value > 64 << 20 {
+                self.problem(
+                    format!("limits.{name}"),
+                    format!("{value} is not a usable limit"),
+                    "choose a number of bytes between 1 and 67108864",
+                );
+            }
+        }
+        if config.servers.is_empty() {
+            self.problem("servers", "there is no server", "add at least one");
+        }
+        let vault_names: BTreeSet<String> = config.vaults.keys().cloned().collect();
+        let credential_names: BTreeSet<String> = config.credentials.keys().cloned().collect();
+        let server_names: Vec<String> = config.servers.keys().cloned().collect();
+        let vaults: BTreeMap<Rc<str>, Vault> = config
+            .vaults
+            .into_iter()
+            .filter_map(|(name, vault)| Some((name.as_str().into(), self.vault(&name, vault)?)))
+            .collect();
+        let credentials: BTreeMap<Rc<str>, Credential> = config
+            .credentials
+            .into_iter()
+            .map(|(name, credential)| {
+                (name.as_str().into(), self.credential(&name, credential, &vault_names))
+            })
+            .collect();
+        let servers: BTreeMap<Rc<str>, Server> = config
+            .servers
+            .into_iter()
+            .map(|(name, server)| {
+                (name.as_str().into(), self.server(&name, server, &credential_names))
+            })
+            .collect();
+        let policy = match PolicyEngine::compile(&config.policy, &server_names) {
+            Ok(policy) => policy,
+            Err(problems) => {
+                self.problems.extend(problems);
+                return None;
+            }
+        };
+        let identity =
+            Identity::compile(config.identity, &policy, limits.token_bytes, &mut self.problems);
+        self.problems.is_empty().then(|| {
+            Gateway::new(servers, identity, policy, vaults, credentials, limits, config.audit)
+        })
+    }
+
+    fn server(
+        &mut self,
+        name: &str,
+        config: ServerConfig,
+        credentials: &BTreeSet<String>,
+    ) -> Server {
+        let path = format!("servers.{name}");
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) || name.starts_with('.')
+        {
+            self.problem(
+                &path,
+                "not a usable server name",
+                "use 1 to 64 letters, digits, '-', '_' or '.'; it is part of the URL",
+            );
+        }
+        self.host_name(&format!("{path}.cluster"), &config.cluster);
+        if let Some(authority) = &config.authority {
+            self.host_name(&format!("{path}.authority"), authority);
+        }
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '#' | '%' | '\\' | '?');
+        if !config.path.starts_with('/')
+            || !config.path.chars().all(plain)
+            || config.path.contains("..")
+        {
+            self.problem(
+                format!("{path}.path"),
+                format!("{:?} is not a usable path", config.path),
+                "begin with a slash; no query, no escapes",
+            );
+        }
+        for (index, header) in config.forward_headers.iter().enumerate() {
+            let at = format!("{path}.forward_headers[{index}]");
+            if !is_header_name(header) {
+                self.problem(at, format!("{header:?} is not a header name in lower case"), "");
+            } else if matches!(header.as_str(), "authorization" | "cookie" | "proxy-authorization")
+                || RESERVED_HEADERS.contains(&header.as_str())
+                || header.starts_with("x-toolgate-")
+            {
+                self.problem(
+                    at,
+                    format!("{header:?} is never forwarded"),
+                    "the caller's credentials stay here; the others are written by the gateway",
+                );
+            }
+        }
+        let credential =
+            config.credential.and_then(|injection| self.injection(&path, injection, credentials));
+        let cluster: Rc<str> = config.cluster.into();
+        Server {
+            authority: config.authority.map_or_else(|| Rc::clone(&cluster), Into::into),
+            cluster,
+            path: config.path.into(),
+            credential,
+            forward_headers: config.forward_headers,
+        }
+    }
+
+    fn injection(
+        &mut self,
+        server: &str,
+        config: InjectionConfig,
+        credentials: &BTreeSet<String>,
+    ) -> Option<Injection> {
+        let path = format!("{server}.credential");
+        if !credentials.contains(&config.name) {
+            self.problem(
+                format!("{path}.name"),
+                format!("there is no credential {:?}", config.name),
+                "add it under `credentials`",
+            );
+        }
+        let header = config.header.to_ascii_lowercase();
+        if !is_header_name(&header) || RESERVED_HEADERS.contains(&header.as_str()) {
+            self.problem(
+                format!("{path}.header"),
+                format!("{:?} cannot carry a credential", config.header),
+                "for example \"authorization\" or \"x-api-key\"",
+            );
+        }
+        if FORWARDED.contains(&header.as_str()) || header.starts_with("mcp-param-") {
+            self.problem(
+                format!("{path}.header"),
+                format!("{:?} is a header that clients may send", config.header),
+                "choose one that the gateway does not forward",
+            );
+        }
+        let parts = config.format.split_once("{}");
+        let visible = config.format.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        match parts {
+            Some((before, after)) if visible && !after.contains("{}") => Some(Injection {
+                credential: config.name.into(),
+                header,
+                before: before.to_owned(),
+                after: after.to_owned(),
+            }),
+            _ => {
+                self.problem(
+                    format!("{path}.format"),
+                    format!(
+                        "{:?} does not have `{{}}` exactly once in visible ASCII",
+                        config.format
+                    ),
+                    "for example \"Bearer {}\"",
+                );
+                None
+            }
+        }
+    }
+
+    fn credential(
+        &mut self,
+        name: &str,
+        config: CredentialConfig,
+        vaults: &BTreeSet<String>,
+    ) -> Credential {
+        let path = format!("credentials.{name}");
+        if !vaults.contains(&config.vault) {
+            self.problem(
+                format!("{path}.vault"),
+                format!("there is no vault {:?}", config.vault),
+                "add it under `vaults`",
+            );
+        }
+        self.vault_path(&format!("{path}.mount"), &config.mount);
+        self.vault_path(&format!("{path}.path"), &config.path);
+        if config.field.is_empty() {
+            self.problem(format!("{path}.field"), "the field is empty", "");
+        }
+        if config.ttl_seconds == 0 {
+            self.problem(
+                format!("{path}.ttl_seconds"),
+                "0 would ask the vault for every request",
+                "choose at least 1",
+            );
+        }
+        Credential::new(config)
+    }
+
+    fn vault(&mut self, name: &str, config: VaultConfig) -> Option<Vault> {
+        let path = format!("vaults.{name}");
+        self.host_name(&format!("{path}.cluster"), &config.cluster);
+        if let Some(authority) = &config.authority {
+            self.host_name(&format!("{path}.authority"), authority);
+        }
+        if !(1..=60_000).contains(&config.timeout_ms) {
+            self.problem(
+                format!("{path}.timeout_ms"),
+                format!("{} is not usable", config.timeout_ms),
+                "choose 1 to 60000 milliseconds",
+            );
+        }
+        if let Some(namespace) = &config.namespace {
+            self.vault_path(&format!("{path}.namespace"), namespace);
+        }
+        let login = match config.login {
+            LoginConfig::Token(source) => {
+                Login::Token(Rc::new(self.secret(&format!("{path}.login.token"), source)?))
+            }
+            LoginConfig::AppRole(role) => {
+                let at = format!("{path}.login.app_role");
+                self.vault_path(&format!("{at}.mount"), &role.mount);
+                let role_id = self.secret(&format!("{at}.role_id"), role.role_id);
+                let secret_id = self.secret(&format!("{at}.secret_id"), role.secret_id);
+                Login::AppRole { mount: role.mount, role_id: role_id?, secret_id: secret_id? }
+            }
+        };
+        let cluster: Rc<str> = config.cluster.into();
+        Some(Vault {
+            authority: config.authority.map_or_else(|| Rc::clone(&cluster), Into::into),
+            cluster,
+            namespace: config.namespace,
+            login,
+            timeout: Duration::from_millis(config.timeout_ms),
+        })
+    }
+
+    fn secret(&mut self, path: &str, source: SecretSource) -> Option<Secret> {
+        let (path, secret) = match source {
+            SecretSource::Value(secret) => (format!("{path}.value"), Some(secret)),
+            SecretSource::Environment(name) => {
+                let path = format!("{path}.environment");
+                let value = self.environment.variable(&name);
+                if value.is_none() {
+                    self.problem(&path, format!("the environment variable {name:?} is not set"), "set it for the host and let the host pass it on to the plugin (Envoy: vm_config.environment_variables.host_env_keys)");
+                    return None;
+                }
+                (path, value.map(Secret::new))
+            }
+        };
+        let usable = secret.filter(|secret| {
+            !secret.expose().is_empty()
+                && secret.expose().bytes().all(|byte| byte.is_ascii_graphic())
+        });
+        if usable.is_none() {
+            self.problem(
+                path,
+                "the secret is empty or holds white space or control characters",
+                "",
+            );
+        }
+        usable
+    }
+
+    fn host_name(&mut self, path: &str, name: &str) {
+        let plain = |c: char| {
+            c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '[' | ']' | '|')
+        };
+        if name.is_empty() || name.len() > 253 || !name.chars().all(plain) {
+            self.problem(
+                path,
+                format!("{name:?} is not a usable name"),
+                "use letters, digits and - _ . : [ ] |",
+            );
+        }
+    }
+
+    /// Parts of vault paths stand for themselves in a URL: nothing to escape, nowhere to walk to.
+    fn vault_path(&mut self, path: &str, value: &str) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+        let segments_name =
+            value.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+        if value.len() > 512 || !value.chars().all(plain) || !segments_name {
+            self.problem(
+                path,
+                format!("{value:?} is not a usable path in a vault"),
+                "use letters, digits, - _ . and single slashes between the parts",
+            );
+        }
+    }
+}
+
+fn is_header_name(name: &str) -> bool {
+    let token = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+    };
+    !name.is_empty() && name.len() <= 128 && name.bytes().all(token)
+}

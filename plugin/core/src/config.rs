@@ -1,0 +1,266 @@
+//! The plugin configuration as it is written: one JSON document, strict in every field.
+//!
+//! Types here only say what may be written; `compile` turns them into a gateway or into a list of
+//! everything that is wrong. Field names are the ones used in audit records and documentation.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toolgate_policy::PolicyConfig;
+
+use crate::secret::SecretSource;
+
+/// The whole configuration.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// MCP servers by name; each is reached under `/mcp/{name}`.
+    pub servers: BTreeMap<String, ServerConfig>,
+    /// Who issues the tokens that callers present.
+    pub identity: IdentityConfig,
+    /// Cedar policies, schema and entities.
+    pub policy: PolicyConfig,
+    /// Vaults by name.
+    #[serde(default)]
+    pub vaults: BTreeMap<String, VaultConfig>,
+    /// Credentials by name: what is read from a vault for the servers.
+    #[serde(default)]
+    pub credentials: BTreeMap<String, CredentialConfig>,
+    /// Bounds on what is held in memory.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What audit records hold.
+    #[serde(default)]
+    pub audit: AuditConfig,
+}
+
+/// One MCP server behind the gateway.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// The host's name for the upstream: an Envoy cluster; on Kong `host:port`.
+    pub cluster: String,
+    /// Path of the MCP endpoint on the server.
+    #[serde(default = "default_path")]
+    pub path: String,
+    /// `Host` that the server is addressed by; the cluster's name where none is given.
+    #[serde(default)]
+    pub authority: Option<String>,
+    /// The credential this server wants.
+    #[serde(default)]
+    pub credential: Option<InjectionConfig>,
+    /// Further request headers of the client that go on to this server, in lower case.
+    #[serde(default)]
+    pub forward_headers: Vec<String>,
+}
+
+/// How a credential is attached to requests to a server.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InjectionConfig {
+    /// Name of an entry of `credentials`.
+    pub name: String,
+    /// Header that carries it.
+    pub header: String,
+    /// Its value, `{}` standing for the secret: `Bearer {}`.
+    #[serde(default = "default_format")]
+    pub format: String,
+}
+
+/// Who may vouch for callers.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityConfig {
+    /// Token issuers.
+    #[serde(default)]
+    pub issuers: Vec<IssuerConfig>,
+    /// Whether requests without a token are decided on as `MCP::Anonymous`; otherwise they get 401.
+    #[serde(default)]
+    pub anonymous: bool,
+    /// Largest difference in seconds between the issuer's clock and ours.
+    #[serde(default = "default_leeway")]
+    pub leeway_seconds: u64,
+}
+
+/// One issuer of access tokens (RFC 9068 JSON Web Tokens).
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerConfig {
+    /// The exact `iss` of its tokens.
+    pub issuer: String,
+    /// Accepted `aud` values: one of them must be in the token.
+    pub audiences: Vec<String>,
+    /// Accepted signature algorithms, e.g. `["ES256"]`.
+    pub algorithms: Vec<String>,
+    /// Its public keys (RFC 7517).
+    pub jwks: serde_json::Value,
+    /// Where claims stand in its tokens.
+    #[serde(default)]
+    pub claims: ClaimsConfig,
+    /// Put before `sub` to name the principal. With several issuers each needs its own, so that none
+    /// can vouch for another's users.
+    #[serde(default)]
+    pub principal_prefix: String,
+}
+
+/// JSON pointers (RFC 6901) to the claims that become parts of the principal.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClaimsConfig {
+    /// Groups: an array of strings.
+    pub groups: String,
+    /// Roles: an array of strings.
+    pub roles: String,
+    /// OAuth client; the first pointer that leads to a string.
+    pub client: Vec<String>,
+}
+
+/// A Vault or OpenBao cluster.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VaultConfig {
+    /// The host's name for the upstream: an Envoy cluster; on Kong `host:port`.
+    pub cluster: String,
+    /// `Host` that the vault is addressed by; the cluster's name where none is given.
+    #[serde(default)]
+    pub authority: Option<String>,
+    /// Vault namespace, sent as `X-Vault-Namespace`.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// How the gateway logs in.
+    pub login: LoginConfig,
+    /// How long to wait for an answer, in milliseconds.
+    #[serde(default = "default_vault_timeout")]
+    pub timeout_ms: u64,
+}
+
+/// How the gateway logs in to a vault.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum LoginConfig {
+    /// With a token that somebody else keeps alive.
+    Token(SecretSource),
+    /// With the AppRole method.
+    AppRole(AppRoleConfig),
+}
+
+/// Login by AppRole.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppRoleConfig {
+    /// Where the method is mounted under `auth/`.
+    #[serde(default = "default_app_role_mount")]
+    pub mount: String,
+    /// The role's identifier.
+    pub role_id: SecretSource,
+    /// The secret that goes with it.
+    pub secret_id: SecretSource,
+}
+
+/// A credential in a vault's key-value engine, version 2.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialConfig {
+    /// Name of an entry of `vaults`.
+    pub vault: String,
+    /// Where the engine is mounted.
+    #[serde(default = "default_mount")]
+    pub mount: String,
+    /// Path of the secret in the engine, without `data/`.
+    pub path: String,
+    /// The field of the secret that is the credential.
+    pub field: String,
+    /// How long a value is used before it is read again, in seconds; a shorter lease wins.
+    #[serde(default = "default_ttl")]
+    pub ttl_seconds: u64,
+}
+
+/// Bounds on what is held in memory.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest request body, in bytes.
+    pub request_bytes: usize,
+    /// Largest list that is filtered, in bytes.
+    pub list_bytes: usize,
+    /// Largest event of a filtered stream, in bytes.
+    pub event_bytes: usize,
+    /// Largest access token, in bytes.
+    pub token_bytes: usize,
+}
+
+/// What audit records hold.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// What is recorded of a call's arguments.
+    pub arguments: ArgumentsAudit,
+}
+
+/// What is recorded of a call's arguments.
+#[derive(Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ArgumentsAudit {
+    /// Nothing.
+    None,
+    /// Their SHA-256, of the body as it is forwarded.
+    #[default]
+    Digest,
+    /// The arguments themselves.
+    Full,
+}
+
+impl Default for ClaimsConfig {
+    fn default() -> Self {
+        Self {
+            groups: "/groups".into(),
+            roles: "/roles".into(),
+            client: vec!["/client_id".into(), "/azp".into()],
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_bytes: 1 << 20,
+            list_bytes: 8 << 20,
+            event_bytes: 8 << 20,
+            token_bytes: 16 << 10,
+        }
+    }
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self { arguments: ArgumentsAudit::Digest }
+    }
+}
+
+fn default_path() -> String {
+    "/mcp".into()
+}
+
+fn default_format() -> String {
+    "{}".into()
+}
+
+fn default_leeway() -> u64 {
+    30
+}
+
+fn default_vault_timeout() -> u64 {
+    2_000
+}
+
+fn default_app_role_mount() -> String {
+    "approle".into()
+}
+
+fn default_mount() -> String {
+    "secret".into()
+}
+
+fn default_ttl() -> u64 {
+    300
+}

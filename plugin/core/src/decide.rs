@@ -1,0 +1,277 @@
+//! The decision: may this caller do this, with which credential, and where does it go.
+//!
+//! One function over facts, without side effects on the gateway. A fact that is missing stops it
+//! with [`Stop::Need`]; the exchange gets the fact and decides again from the top.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use toolgate_policy::{Decision, Outcome, Refusal, RequestFacts, ServerAction, Target};
+use toolgate_protocol::json::Json;
+use toolgate_protocol::mcp::{Era, Operation, listen_uris};
+
+use crate::audit::{AuditRecord, digest};
+use crate::config::ArgumentsAudit;
+use crate::credentials::{Fetched, Login, VaultError, VaultToken};
+use crate::denial::{Denial, Reason};
+use crate::event::{Timestamp, UpstreamRequest};
+use crate::gateway::{Gateway, Injection, Server};
+use crate::request::{Asked, no_arguments, unknown_server};
+use crate::upstream;
+
+/// What a decision lacks. Each is one call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Need {
+    /// A login at this vault.
+    VaultLogin(Rc<str>),
+    /// The value of this credential.
+    Credential(Rc<str>),
+}
+
+/// Why a decision stopped.
+pub(crate) enum Stop {
+    /// A fact is missing.
+    Need(Need),
+    /// No.
+    Deny(Denial),
+}
+
+impl From<Denial> for Stop {
+    fn from(denial: Denial) -> Self {
+        Self::Deny(denial)
+    }
+}
+
+/// What was found out for one exchange, failures included, so that no question is asked twice.
+#[derive(Default)]
+pub(crate) struct Facts {
+    pub(crate) logins: BTreeMap<Rc<str>, Result<Rc<VaultToken>, VaultError>>,
+    pub(crate) credentials: BTreeMap<Rc<str>, Result<Rc<Fetched>, VaultError>>,
+}
+
+/// A permitted request.
+pub(crate) struct Verdict {
+    pub(crate) upstream: UpstreamRequest,
+    /// Whether the answer may hold lists that the caller must not see whole.
+    pub(crate) filter_lists: bool,
+}
+
+impl Gateway {
+    /// Decides on a request. `audit` is filled with the grounds of the decision.
+    ///
+    /// # Errors
+    /// [`Stop`] with the next missing fact or with the refusal.
+    pub(crate) fn decide(
+        &self,
+        asked: &Asked,
+        facts: &Facts,
+        now: Timestamp,
+        audit: &mut AuditRecord,
+    ) -> Result<Verdict, Stop> {
+        let name = &*asked.head.server;
+        let server = self.servers.get(name).ok_or_else(unknown_server)?;
+        let operation = asked.operation()?;
+        let connect = Target::Server(name, ServerAction::Connect);
+        audit.policy_set = Some(Rc::clone(&self.policy_set));
+        match operation {
+            Some(Operation::CallTool { name: tool, arguments }) => {
+                audit.tool = Some(shortened(tool));
+                let none = no_arguments();
+                let arguments = arguments.unwrap_or(&none);
+                audit.arguments = self.audited(arguments);
+                let target = Target::Tool { server: name, name: tool, arguments };
+                self.permit(asked, &target, now, audit, || unknown("tool", tool, asked.era))?;
+            }
+            Some(Operation::GetPrompt { name: prompt }) => {
+                audit.prompt = Some(shortened(prompt));
+                let target = Target::Prompt { server: name, name: prompt };
+                self.permit(asked, &target, now, audit, || unknown("prompt", prompt, asked.era))?;
+            }
+            Some(Operation::ReadResource { uri }) => {
+                audit.resource = Some(shortened(uri));
+                let target = Target::Resource { server: name, uri };
+                self.permit(asked, &target, now, audit, || unknown("resource", uri, asked.era))?;
+            }
+            Some(Operation::Listen { params }) => {
+                self.permit(asked, &connect, now, audit, unknown_server)?;
+                for uri in listen_uris(params).unwrap_or_default() {
+                    audit.resource = Some(shortened(uri));
+                    let target = Target::Resource { server: name, uri };
+                    self.permit(asked, &target, now, audit, || {
+                        unknown("resource", uri, asked.era)
+                    })?;
+                }
+            }
+            Some(Operation::SetLogLevel) => {
+                let target = Target::Server(name, ServerAction::SetLogLevel);
+                self.permit(asked, &target, now, audit, || {
+                    Denial::new(Reason::NotPermitted, "you are not permitted to set the log level")
+                })?;
+            }
+            Some(Operation::Connect | Operation::List(_) | Operation::Task { .. }) | None => {
+                self.permit(asked, &connect, now, audit, unknown_server)?;
+            }
+        }
+        let credential = self.credential(server, facts, now, audit)?;
+        let upstream = upstream::request(
+            server,
+            &asked.head.headers,
+            asked.message.as_ref(),
+            asked.era,
+            credential.as_ref().map(|(injection, fetched)| (*injection, &**fetched)),
+        );
+        let filter_lists =
+            matches!(operation, Some(Operation::List(_) | Operation::Listen { .. }) | None);
+        Ok(Verdict { upstream, filter_lists })
+    }
+
+    /// Whether policy lets the caller of `asked` see this in a list.
+    pub(crate) fn visible(&self, asked: &Asked, target: &Target<'_>, now: Timestamp) -> bool {
+        self.policy.visible(&asked.head.caller.principal, target, &request_facts(asked, now))
+    }
+
+    /// Asks policy. `hidden` is the answer that the caller gets for what does not exist.
+    fn permit(
+        &self,
+        asked: &Asked,
+        target: &Target<'_>,
+        now: Timestamp,
+        audit: &mut AuditRecord,
+        hidden: impl FnOnce() -> Denial,
+    ) -> Result<(), Denial> {
+        let principal = &asked.head.caller.principal;
+        let Decision { outcome, policies, errors } =
+            self.policy.decide(principal, target, &request_facts(asked, now));
+        audit.policies = policies;
+        match outcome {
+            Outcome::Permit => Ok(()),
+            Outcome::Deny(Refusal::Invisible) => Err(hidden()),
+            Outcome::Deny(Refusal::Arguments { advice }) => {
+                let mut message = "policy refuses these arguments".to_owned();
+                for advice in &advice {
+                    message.push_str(": ");
+                    message.push_str(advice);
+                }
+                let advice = advice.into_iter().map(Json::from).collect();
+                Err(Denial::new(Reason::Arguments, message)
+                    .with_data("advice", Json::Array(advice)))
+            }
+            Outcome::Deny(Refusal::InvalidArguments(message)) => {
+                Err(Denial::new(Reason::ArgumentTypes, message))
+            }
+            Outcome::Deny(Refusal::Error(_)) => {
+                audit.reason = Some(Reason::PolicyError.as_str());
+                audit.detail = Some(
+                    errors.into_iter().map(|error| error.message).collect::<Vec<_>>().join("; "),
+                );
+                Err(hidden())
+            }
+        }
+    }
+
+    /// The credential that `server` wants, from this exchange, from memory, or as a need.
+    fn credential<'a>(
+        &'a self,
+        server: &'a Server,
+        facts: &Facts,
+        now: Timestamp,
+        audit: &mut AuditRecord,
+    ) -> Result<Option<(&'a Injection, Rc<Fetched>)>, Stop> {
+        let Some(injection) = &server.credential else { return Ok(None) };
+        let name = &injection.credential;
+        audit.credential = Some(Rc::clone(name));
+        let fetched = match facts.credentials.get(name) {
+            Some(Ok(fetched)) => {
+                audit.credential_source = Some("vault");
+                Rc::clone(fetched)
+            }
+            Some(Err(error)) => return Err(unavailable(*error, audit).into()),
+            None => match self.remembered(name, now) {
+                Some(fetched) => {
+                    audit.credential_source = Some("cache");
+                    fetched
+                }
+                None => {
+                    self.vault_token(name, facts, now, audit)?;
+                    return Err(Stop::Need(Need::Credential(Rc::clone(name))));
+                }
+            },
+        };
+        audit.credential_version = fetched.version;
+        Ok(Some((injection, fetched)))
+    }
+
+    fn remembered(&self, name: &str, now: Timestamp) -> Option<Rc<Fetched>> {
+        let secrets = self.secrets.borrow();
+        secrets.values.get(name).filter(|fetched| now < fetched.expires).map(Rc::clone)
+    }
+
+    /// The token for the vault that holds the credential `name`.
+    pub(crate) fn vault_token(
+        &self,
+        name: &str,
+        facts: &Facts,
+        now: Timestamp,
+        audit: &mut AuditRecord,
+    ) -> Result<Rc<crate::secret::Secret>, Stop> {
+        let missing =
+            || Denial::new(Reason::Internal, "a credential is configured without its vault");
+        let vault_name = &self.credentials.get(name).ok_or_else(missing)?.vault;
+        let (vault_name, vault) = self.vaults.get_key_value(vault_name).ok_or_else(missing)?;
+        if let Login::Token(token) = &vault.login {
+            return Ok(Rc::clone(token));
+        }
+        match facts.logins.get(vault_name) {
+            Some(Ok(login)) => return Ok(Rc::clone(&login.token)),
+            Some(Err(error)) => return Err(unavailable(*error, audit).into()),
+            None => {}
+        }
+        let secrets = self.secrets.borrow();
+        match secrets.tokens.get(vault_name).filter(|login| now < login.expires) {
+            Some(login) => Ok(Rc::clone(&login.token)),
+            None => Err(Stop::Need(Need::VaultLogin(Rc::clone(vault_name)))),
+        }
+    }
+
+    fn audited(&self, arguments: &Json) -> Option<String> {
+        match self.audit.arguments {
+            ArgumentsAudit::None => None,
+            ArgumentsAudit::Digest => Some(digest(&arguments.to_bytes())),
+            ArgumentsAudit::Full => String::from_utf8(arguments.to_bytes()).ok(),
+        }
+    }
+}
+
+fn request_facts(asked: &Asked, now: Timestamp) -> RequestFacts<'_> {
+    let head = &asked.head;
+    let issued = head.caller.issued.and_then(|issued| now.seconds().checked_sub(issued));
+    RequestFacts {
+        time_ms: now.milliseconds(),
+        scopes: &head.caller.scopes,
+        source_ip: head.source.as_deref(),
+        session: head.session.as_deref(),
+        client_name: asked.client_name(),
+        token_age_seconds: issued.and_then(|age| i64::try_from(age).ok()),
+        protocol_version: asked.version(),
+    }
+}
+
+/// What a caller learns of a tool, prompt or resource that does not exist for it: the code that
+/// servers of the era answer with (2025-11-25 "Error handling"; 2026-07-28 changelog).
+fn unknown(kind: &str, name: &str, era: Era) -> Denial {
+    let code = if kind == "resource" && era == Era::Legacy { -32002 } else { -32602 };
+    Denial::new(Reason::NotVisible, format!("Unknown {kind}: {}", shortened(name))).with_code(code)
+}
+
+fn unavailable(error: VaultError, audit: &mut AuditRecord) -> Denial {
+    audit.detail = Some(error.to_string());
+    Denial::new(
+        Reason::Credential,
+        "the credential for this server is not available at the moment; try again later",
+    )
+}
+
+/// A name as it may stand in records and messages.
+fn shortened(name: &str) -> String {
+    name.chars().take(256).collect()
+}

@@ -1,0 +1,190 @@
+//! Refusals: every reason the gateway itself has for not passing something on, in one table.
+//!
+//! Each reason has its HTTP status, its JSON-RPC code and its word in the audit record. Codes of the
+//! gateway's own are HTTP-like numbers outside -32768..-32000, since clients read codes in that
+//! range as evidence about the server (2026-07-28, error codes). Policy denials and unknown names
+//! are HTTP 200: the exchange went well and the JSON-RPC error is the answer, which SDKs hand to
+//! the model; a bare 4xx would be read as a broken transport.
+
+use toolgate_protocol::json::{Json, Object};
+use toolgate_protocol::jsonrpc::{Id, error_response};
+
+/// Why the gateway refuses. The audit record holds [`Reason::as_str`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The configuration is not valid: nothing is served.
+    NotConfigured,
+    /// No server is configured under this path, or the caller may not connect to it.
+    UnknownServer,
+    /// The HTTP method is none that MCP uses here.
+    HttpMethod,
+    /// A header is repeated, not plain text or contradicts the body.
+    Header,
+    /// The headers of a 2026-07-28 request contradict its body.
+    HeaderMismatch,
+    /// A protocol version that does not exist.
+    ProtocolVersion,
+    /// The body is not `application/json` without encoding.
+    ContentType,
+    /// The body is larger than the limit.
+    BodyTooLarge,
+    /// The body is not strict JSON.
+    InvalidJson,
+    /// The body is not a JSON-RPC message.
+    InvalidMessage,
+    /// The method does not exist in this era.
+    UnknownMethod,
+    /// Parameters are missing, mistyped or ambiguous.
+    InvalidParams,
+    /// No access token was sent.
+    NoToken,
+    /// The token is not valid here.
+    InvalidToken,
+    /// The token has expired.
+    ExpiredToken,
+    /// No policy lets the caller know of this tool, prompt or resource.
+    NotVisible,
+    /// A policy refuses these arguments.
+    Arguments,
+    /// The arguments are not of the tool's types.
+    ArgumentTypes,
+    /// Policy does not permit the method.
+    NotPermitted,
+    /// Evaluating the policies failed.
+    PolicyError,
+    /// The credential for the server could not be had.
+    Credential,
+    /// The gateway met a state that must not be.
+    Internal,
+    /// The server could not be reached or broke off.
+    ServerUnreachable,
+    /// The server answered with something that is not MCP.
+    ServerAnswer,
+    /// The server refused the gateway's credential.
+    ServerUnauthorized,
+    /// A list or an event in the answer is larger than the limit.
+    ServerTooLarge,
+}
+
+impl Reason {
+    /// Audit word, HTTP status and JSON-RPC code.
+    fn row(self) -> (&'static str, u16, i64) {
+        match self {
+            Self::NotConfigured => ("not_configured", 503, 503),
+            Self::UnknownServer => ("unknown_server", 404, 404),
+            Self::HttpMethod => ("http_method", 405, 405),
+            Self::Header => ("header", 400, -32600),
+            Self::HeaderMismatch => ("header_mismatch", 400, -32020),
+            Self::ProtocolVersion => ("protocol_version", 400, -32022),
+            Self::ContentType => ("content_type", 415, 415),
+            Self::BodyTooLarge => ("body_too_large", 413, 413),
+            Self::InvalidJson => ("invalid_json", 400, -32700),
+            Self::InvalidMessage => ("invalid_message", 400, -32600),
+            Self::UnknownMethod => ("unknown_method", 200, -32601),
+            Self::InvalidParams => ("invalid_params", 200, -32602),
+            Self::NoToken => ("no_token", 401, 401),
+            Self::InvalidToken => ("invalid_token", 401, 401),
+            Self::ExpiredToken => ("expired_token", 401, 401),
+            Self::NotVisible => ("not_visible", 200, -32602),
+            Self::Arguments => ("arguments_refused", 200, 403),
+            Self::ArgumentTypes => ("argument_types", 200, -32602),
+            Self::NotPermitted => ("not_permitted", 200, 403),
+            Self::PolicyError => ("policy_error", 200, 403),
+            Self::Credential => ("credential_unavailable", 503, 503),
+            Self::Internal => ("internal", 500, 500),
+            Self::ServerUnreachable => ("server_unreachable", 503, 503),
+            Self::ServerAnswer => ("server_answer", 502, 502),
+            Self::ServerUnauthorized => ("server_unauthorized", 502, 502),
+            Self::ServerTooLarge => ("server_too_large", 502, 502),
+        }
+    }
+
+    /// The word for this reason in audit records and in `error.data.reason`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.row().0
+    }
+}
+
+/// A refusal with all that its answer holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Denial {
+    reason: Reason,
+    status: u16,
+    code: i64,
+    message: String,
+    data: Object,
+    headers: Vec<(&'static str, String)>,
+}
+
+/// An answer that the gateway gives by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalReply {
+    /// HTTP status.
+    pub status: u16,
+    /// Header fields, `content-type` among them.
+    pub headers: Vec<(&'static str, String)>,
+    /// The JSON-RPC error.
+    pub body: Vec<u8>,
+}
+
+impl Denial {
+    /// A refusal. `message` is read by people and models: what is wrong and what to do.
+    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        let (_, status, code) = reason.row();
+        let mut data = Object::default();
+        data.set("reason", Json::from(reason.as_str()));
+        Self { reason, status, code, message: message.into(), data, headers: Vec::new() }
+    }
+
+    /// Answers with another HTTP status than the reason's own.
+    pub(crate) fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// Answers with another JSON-RPC code than the reason's own.
+    pub(crate) fn with_code(mut self, code: i64) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Adds a member to `error.data`.
+    pub(crate) fn with_data(mut self, key: &str, value: Json) -> Self {
+        self.data.set(key, value);
+        self
+    }
+
+    /// Adds a response header.
+    pub(crate) fn with_header(mut self, name: &'static str, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Why it is refused.
+    #[must_use]
+    pub(crate) fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// HTTP status of the answer.
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The body of the answer: a JSON-RPC error for the request with this id.
+    pub(crate) fn body(&self, id: Option<&Id>) -> Vec<u8> {
+        error_response(id.cloned(), self.code, &self.message, Some(self.data.clone().into()))
+            .to_bytes()
+    }
+
+    /// The whole answer. A refused message without an id is no JSON-RPC exchange, so that only an
+    /// HTTP status can say that it was refused.
+    pub(crate) fn into_reply(self, id: Option<&Id>) -> LocalReply {
+        let status = if self.status == 200 && id.is_none() { 403 } else { self.status };
+        let body = self.body(id);
+        let mut headers = self.headers;
+        headers.push(("content-type", "application/json".into()));
+        LocalReply { status, headers, body }
+    }
+}

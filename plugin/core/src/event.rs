@@ -1,0 +1,195 @@
+//! The language between the gateway and a host: what happens to an exchange, and what to do about
+//! it. Hosts translate; they decide nothing.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use toolgate_protocol::headers::Headers;
+
+use crate::audit::AuditRecord;
+use crate::denial::LocalReply;
+use crate::secret::Secret;
+
+/// Time since the Unix epoch. The gateway has no clock: the host says what time it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub Duration);
+
+impl Timestamp {
+    /// Whole seconds since the epoch.
+    #[must_use]
+    pub fn seconds(self) -> u64 {
+        self.0.as_secs()
+    }
+
+    /// Milliseconds since the epoch.
+    #[must_use]
+    pub fn milliseconds(self) -> i64 {
+        i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// This much later.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+
+    /// How long ago `earlier` was; zero when the clock went back.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// What happens to an exchange.
+pub enum Event<'a> {
+    /// The request's header fields. `end` when no body follows.
+    RequestHead {
+        /// The fields, pseudo-headers `:method` and `:path` among them.
+        headers: Headers,
+        /// Address the request came from, without port, where the host knows it.
+        source: Option<String>,
+        /// Whether there is no body.
+        end: bool,
+    },
+    /// A piece of the request's body.
+    RequestBody {
+        /// The bytes.
+        chunk: &'a [u8],
+        /// Whether it is the last.
+        end: bool,
+    },
+    /// The request has trailers. MCP has no use for them, and a body that ends in them is refused.
+    RequestTrailers,
+    /// A call that the gateway asked for is over.
+    CallDone {
+        /// The call.
+        id: CallId,
+        /// How it went.
+        outcome: CallOutcome,
+    },
+    /// The response's header fields.
+    ResponseHead {
+        /// The fields, pseudo-header `:status` among them.
+        headers: Headers,
+        /// Whether there is no body.
+        end: bool,
+    },
+    /// A piece of the response's body.
+    ResponseBody {
+        /// The bytes.
+        chunk: &'a [u8],
+        /// Whether it is the last.
+        end: bool,
+    },
+    /// Nothing more will happen. Every exchange ends with this, whatever came before.
+    Closed,
+}
+
+/// What the host does next, in this order.
+pub enum Effect {
+    /// Send this request to an upstream and report [`Event::CallDone`].
+    Call {
+        /// Identifies the call within its exchange.
+        id: CallId,
+        /// The request.
+        call: HttpCall,
+    },
+    /// Send the request on to a server. Ends the hold on the request.
+    SendUpstream(UpstreamRequest),
+    /// Answer the client; nothing goes upstream.
+    Reply(LocalReply),
+    /// Change the response's header fields before they go to the client.
+    EditResponse(HeadEdit),
+    /// Send these bytes instead of the piece of the response body that is at hand.
+    ReplaceChunk(Vec<u8>),
+    /// Write the record of the exchange. Exactly one for each exchange, when it closes.
+    Audit(Box<AuditRecord>),
+}
+
+/// What happens to the bytes of the event that was just handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Flow {
+    /// They go on.
+    Forward,
+    /// They wait.
+    Hold,
+}
+
+/// Identifies a call within its exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallId(pub u32);
+
+/// A request that the gateway makes itself.
+pub struct HttpCall {
+    /// The host's name for the upstream.
+    pub cluster: Rc<str>,
+    /// `Host` of the request.
+    pub authority: Rc<str>,
+    /// HTTP method.
+    pub method: &'static str,
+    /// Path, with query.
+    pub path: String,
+    /// Further header fields.
+    pub headers: Vec<(&'static str, FieldValue)>,
+    /// The body; it may hold a secret.
+    pub body: Option<Secret>,
+    /// How long to wait for the answer.
+    pub timeout: Duration,
+}
+
+/// How a call went.
+pub enum CallOutcome {
+    /// It was answered.
+    Response {
+        /// HTTP status.
+        status: u16,
+        /// The whole body.
+        body: Vec<u8>,
+    },
+    /// No answer: not reachable, broken off or too slow.
+    Failed,
+}
+
+/// Where a request goes and what it becomes on the way.
+pub struct UpstreamRequest {
+    /// The host's name for the upstream.
+    pub cluster: Rc<str>,
+    /// `Host` of the request.
+    pub authority: Rc<str>,
+    /// Path, with query.
+    pub path: Rc<str>,
+    /// Changes to the other header fields.
+    pub edit: HeadEdit,
+    /// The body that replaces the client's; `None` where the request has none.
+    pub body: Option<Vec<u8>>,
+}
+
+/// Changes to header fields: removals first.
+#[derive(Default)]
+pub struct HeadEdit {
+    /// Names of fields to take out.
+    pub remove: Vec<String>,
+    /// Fields to set, replacing what is there.
+    pub set: Vec<(String, FieldValue)>,
+}
+
+/// The value of a header field; secret ones cannot be printed.
+#[derive(Clone)]
+pub enum FieldValue {
+    /// Anybody may see it.
+    Public(String),
+    /// A credential.
+    Secret(Rc<Secret>),
+}
+
+impl FieldValue {
+    /// The value as it is sent.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        match self {
+            Self::Public(value) => value,
+            Self::Secret(secret) => secret.expose(),
+        }
+    }
+}

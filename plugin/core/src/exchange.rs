@@ -1,0 +1,424 @@
+//! One request through the gateway, its response and its record: the state machine.
+//!
+//! Each phase takes an event and says what comes next. What a phase does not expect holds: nothing
+//! goes on that was not decided on. Not here: the decision (`decide`), the response (`response`).
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::rc::Rc;
+use std::time::Duration;
+
+use toolgate_policy::Target;
+use toolgate_protocol::headers::Headers;
+use toolgate_protocol::mcp::ListKind;
+
+use crate::audit::{AuditRecord, Outcome};
+use crate::credentials::{VaultError, login_answer};
+use crate::decide::{Facts, Need, Stop, Verdict};
+use crate::denial::{Denial, Reason};
+use crate::event::{CallId, CallOutcome, Effect, Event, Flow, Timestamp};
+use crate::gateway::Gateway;
+use crate::request::{Asked, Head, body_too_large};
+use crate::response::{Answer, ResponseFilter};
+
+/// Most rounds of calls for one request: a stale login, a new one, a read, and one to spare.
+const MOST_ROUNDS: u8 = 4;
+
+/// One request through the gateway, its response and its record.
+pub struct Exchange {
+    gateway: Option<Rc<Gateway>>,
+    phase: Phase,
+    audit: Box<AuditRecord>,
+    began: Option<Timestamp>,
+    calls: Duration,
+    next_call: u32,
+}
+
+enum Phase {
+    ExpectRequestHead,
+    ExpectRequestBody {
+        head: Box<Head>,
+        body: Vec<u8>,
+    },
+    ExpectFacts {
+        asked: Box<Asked>,
+        facts: Facts,
+        pending: BTreeMap<CallId, Need>,
+        rounds: u8,
+        since: Timestamp,
+    },
+    ExpectResponseHead {
+        asked: Box<Asked>,
+        filter_lists: bool,
+    },
+    FilterResponse {
+        asked: Box<Asked>,
+        filter: ResponseFilter,
+    },
+    /// The response goes on as it comes.
+    Proxied,
+    /// The gateway has answered: what still arrives of the request is held, the answer goes on.
+    Replied,
+    /// The record is written.
+    Closed,
+    /// A step did not finish. Holds.
+    Poisoned,
+}
+
+/// What a step hands on.
+struct Step<'a> {
+    gateway: &'a Gateway,
+    now: Timestamp,
+    audit: &'a mut AuditRecord,
+    out: &'a mut Vec<Effect>,
+    calls: &'a mut Duration,
+    next_call: &'a mut u32,
+}
+
+impl Exchange {
+    /// An exchange of a gateway. Without one, since the configuration was not accepted, every
+    /// request is refused.
+    #[must_use]
+    pub fn new(gateway: Option<Rc<Gateway>>) -> Self {
+        Self {
+            gateway,
+            phase: Phase::ExpectRequestHead,
+            audit: Box::default(),
+            began: None,
+            calls: Duration::ZERO,
+            next_call: 0,
+        }
+    }
+
+    /// Takes an event; adds to `out` what the host has to do, in order, and returns what happens to
+    /// the bytes of the event.
+    pub fn handle(&mut self, event: Event<'_>, now: Timestamp, out: &mut Vec<Effect>) -> Flow {
+        let began = *self.began.get_or_insert(now);
+        // INVARIANT: a step that does not finish leaves a phase that holds.
+        let phase = mem::replace(&mut self.phase, Phase::Poisoned);
+        if let Event::Closed = event {
+            if !matches!(phase, Phase::Closed) {
+                out.push(Effect::Audit(self.close(&phase, began, now)));
+            }
+            self.phase = Phase::Closed;
+            return Flow::Forward;
+        }
+        let Some(gateway) = &self.gateway else {
+            let (phase, flow) = refuse_unconfigured(phase, &mut self.audit, out);
+            self.phase = phase;
+            return flow;
+        };
+        let mut step = Step {
+            gateway,
+            now,
+            audit: &mut self.audit,
+            out,
+            calls: &mut self.calls,
+            next_call: &mut self.next_call,
+        };
+        let (phase, flow) = phase.step(event, &mut step);
+        let decided = matches!(phase, Phase::ExpectResponseHead { .. } | Phase::Replied);
+        if decided && self.audit.decided_us.is_none() {
+            self.audit.decided_us = Some(microseconds(now.since(began)));
+        }
+        self.phase = phase;
+        flow
+    }
+
+    /// Whether the gateway has to see the response's body; otherwise the host need not read it.
+    #[must_use]
+    pub fn reads_response(&self) -> bool {
+        matches!(self.phase, Phase::FilterResponse { .. })
+    }
+
+    fn close(&mut self, phase: &Phase, began: Timestamp, now: Timestamp) -> Box<AuditRecord> {
+        let mut audit = mem::take(&mut self.audit);
+        audit.record_id = match &self.gateway {
+            Some(gateway) => gateway.next_record_id(),
+            None => String::new(),
+        };
+        match phase {
+            Phase::Poisoned => fail(&mut audit, Reason::Internal),
+            Phase::FilterResponse { filter, .. } => {
+                audit.listed = filter.listed();
+                audit.hidden = filter.hidden();
+            }
+            _ => {}
+        }
+        if audit.decision == Outcome::Abort {
+            audit.reason = Some("client_closed");
+        }
+        if self.calls > Duration::ZERO {
+            audit.calls_us = Some(microseconds(self.calls));
+        }
+        audit.total_us = microseconds(now.since(began));
+        audit
+    }
+}
+
+impl Phase {
+    fn step(self, event: Event<'_>, step: &mut Step<'_>) -> (Self, Flow) {
+        match (self, event) {
+            (Self::ExpectRequestHead, Event::RequestHead { headers, source, end }) => {
+                match step.gateway.read_head(headers, source, step.now, step.audit) {
+                    Err(denial) => step.deny(denial, None),
+                    Ok(head) if end => step.read(head, &[]),
+                    Ok(head) => (
+                        Self::ExpectRequestBody { head: Box::new(head), body: Vec::new() },
+                        Flow::Hold,
+                    ),
+                }
+            }
+            (Self::ExpectRequestBody { head, mut body }, Event::RequestBody { chunk, end }) => {
+                let most = step.gateway.limits.request_bytes;
+                if body.len() + chunk.len() > most {
+                    return step.deny(body_too_large(most), None);
+                }
+                // The usual body is one piece: it is read where it lies.
+                if end && body.is_empty() {
+                    return step.read(*head, chunk);
+                }
+                body.extend_from_slice(chunk);
+                if end {
+                    step.read(*head, &body)
+                } else {
+                    (Self::ExpectRequestBody { head, body }, Flow::Hold)
+                }
+            }
+            (Self::ExpectRequestBody { .. }, Event::RequestTrailers) => {
+                let message = "requests with trailers are not accepted";
+                step.deny(Denial::new(Reason::InvalidMessage, message).with_status(400), None)
+            }
+            (
+                Self::ExpectFacts { asked, mut facts, mut pending, rounds, since },
+                Event::CallDone { id, outcome },
+            ) => {
+                let Some(need) = pending.remove(&id) else {
+                    return (
+                        Self::ExpectFacts { asked, facts, pending, rounds, since },
+                        Flow::Hold,
+                    );
+                };
+                step.learn(need, &outcome, &mut facts);
+                if !pending.is_empty() {
+                    return (
+                        Self::ExpectFacts { asked, facts, pending, rounds, since },
+                        Flow::Hold,
+                    );
+                }
+                *step.calls += step.now.since(since);
+                step.decide(asked, facts, rounds)
+            }
+            // An empty last piece after the head said that nothing follows.
+            (phase @ Self::ExpectFacts { .. }, Event::RequestBody { chunk: [], .. }) => {
+                (phase, Flow::Hold)
+            }
+            (phase @ Self::ExpectResponseHead { .. }, Event::RequestBody { chunk: [], .. }) => {
+                (phase, Flow::Forward)
+            }
+            (
+                Self::ExpectResponseHead { asked, filter_lists },
+                Event::ResponseHead { headers, end },
+            ) => step.response_head(asked, filter_lists, &headers, end),
+            (Self::FilterResponse { asked, mut filter }, Event::ResponseBody { chunk, end }) => {
+                let mut bytes = Vec::new();
+                let gateway = step.gateway;
+                let now = step.now;
+                let server = Rc::clone(&asked.head.server);
+                let mut visible = |kind: ListKind, name: &str| {
+                    gateway.visible(&asked, &listed(kind, &server, name), now)
+                };
+                if let Err(reason) = filter.push(chunk, end, &mut visible, &mut bytes) {
+                    fail(step.audit, reason);
+                }
+                step.out.push(Effect::ReplaceChunk(bytes));
+                if end {
+                    step.audit.listed = filter.listed();
+                    step.audit.hidden = filter.hidden();
+                    (Self::Proxied, Flow::Forward)
+                } else {
+                    (Self::FilterResponse { asked, filter }, Flow::Forward)
+                }
+            }
+            (Self::Proxied, Event::ResponseBody { .. }) => (Self::Proxied, Flow::Forward),
+            (Self::Replied, Event::ResponseHead { .. } | Event::ResponseBody { .. }) => {
+                (Self::Replied, Flow::Forward)
+            }
+            (Self::Replied, _) => (Self::Replied, Flow::Hold),
+            // The host itself ended the request before the gateway did: its answer goes on, since
+            // nothing went upstream.
+            (
+                Self::ExpectRequestHead | Self::ExpectRequestBody { .. } | Self::ExpectFacts { .. },
+                Event::ResponseHead { headers, .. },
+            ) => {
+                step.audit.decision = Outcome::Error;
+                step.audit.reason = Some("host_replied");
+                step.audit.detail = headers.single(":status").ok().flatten().map(Into::into);
+                (Self::Replied, Flow::Forward)
+            }
+            // INVARIANT: whatever is not expected holds, for good.
+            (phase, _) => {
+                drop(phase);
+                (Self::Poisoned, Flow::Hold)
+            }
+        }
+    }
+}
+
+impl Step<'_> {
+    fn read(&mut self, head: Head, body: &[u8]) -> (Phase, Flow) {
+        match Asked::read(head, body, self.audit) {
+            Ok(asked) => self.decide(Box::new(asked), Facts::default(), 0),
+            Err((denial, id)) => self.deny(denial, id.as_ref()),
+        }
+    }
+
+    fn decide(&mut self, asked: Box<Asked>, facts: Facts, rounds: u8) -> (Phase, Flow) {
+        let need = match self.gateway.decide(&asked, &facts, self.now, self.audit) {
+            Ok(Verdict { upstream, filter_lists }) => {
+                self.audit.decision = Outcome::Allow;
+                self.out.push(Effect::SendUpstream(upstream));
+                return (Phase::ExpectResponseHead { asked, filter_lists }, Flow::Forward);
+            }
+            Err(Stop::Deny(denial)) => return self.deny_asked(denial, &asked),
+            Err(Stop::Need(need)) => need,
+        };
+        let call = (rounds < MOST_ROUNDS).then(|| self.call_for(&need, &facts)).flatten();
+        let Some(call) = call else {
+            let denial = Denial::new(Reason::Internal, "the decision did not come to an end");
+            return self.deny_asked(denial, &asked);
+        };
+        let id = CallId(*self.next_call);
+        *self.next_call = self.next_call.wrapping_add(1);
+        self.out.push(Effect::Call { id, call });
+        let pending = BTreeMap::from([(id, need)]);
+        (
+            Phase::ExpectFacts { asked, facts, pending, rounds: rounds + 1, since: self.now },
+            Flow::Hold,
+        )
+    }
+
+    fn call_for(&mut self, need: &Need, facts: &Facts) -> Option<crate::event::HttpCall> {
+        match need {
+            Need::VaultLogin(vault) => self.gateway.vaults.get(vault)?.login_call(),
+            Need::Credential(name) => {
+                let token = self.gateway.vault_token(name, facts, self.now, self.audit).ok()?;
+                let credential = self.gateway.credentials.get(name)?;
+                Some(self.gateway.vaults.get(&credential.vault)?.read_call(credential, token))
+            }
+        }
+    }
+
+    /// Turns the outcome of a call into a fact, and remembers it for other exchanges.
+    fn learn(&mut self, need: Need, outcome: &CallOutcome, facts: &mut Facts) {
+        let mut secrets = self.gateway.secrets.borrow_mut();
+        match need {
+            Need::VaultLogin(vault) => {
+                let login = login_answer(outcome, self.now).map(Rc::new);
+                if let Ok(login) = &login {
+                    secrets.tokens.insert(Rc::clone(&vault), Rc::clone(login));
+                }
+                facts.logins.insert(vault, login);
+            }
+            Need::Credential(name) => {
+                let Some(credential) = self.gateway.credentials.get(&name) else { return };
+                let fetched = credential.read_answer(outcome, self.now).map(Rc::new);
+                match &fetched {
+                    Ok(fetched) => {
+                        secrets.values.insert(Rc::clone(&name), Rc::clone(fetched));
+                    }
+                    // A remembered login may have been revoked: forget it and log in once.
+                    Err(VaultError::Forbidden)
+                        if !facts.logins.contains_key(&credential.vault)
+                            && secrets.tokens.remove(&credential.vault).is_some() =>
+                    {
+                        return;
+                    }
+                    Err(_) => {}
+                }
+                facts.credentials.insert(name, fetched);
+            }
+        }
+    }
+
+    fn response_head(
+        &mut self,
+        asked: Box<Asked>,
+        filter_lists: bool,
+        headers: &Headers,
+        end: bool,
+    ) -> (Phase, Flow) {
+        let answer = Answer::read(headers, end);
+        self.audit.upstream_status = answer.status;
+        match answer.handling(filter_lists, asked.message.as_ref(), &self.gateway.limits) {
+            Ok((edit, filter)) => {
+                self.out.extend(edit.map(Effect::EditResponse));
+                match filter {
+                    Some(filter) => (Phase::FilterResponse { asked, filter }, Flow::Forward),
+                    None => (Phase::Proxied, Flow::Forward),
+                }
+            }
+            Err((reason, edit, filter)) => {
+                fail(self.audit, reason);
+                self.out.push(Effect::EditResponse(edit));
+                (Phase::FilterResponse { asked, filter }, Flow::Forward)
+            }
+        }
+    }
+
+    fn deny_asked(&mut self, denial: Denial, asked: &Asked) -> (Phase, Flow) {
+        let id = asked.message.as_ref().filter(|message| message.method().is_some());
+        let id = id.and_then(|message| message.id()).cloned();
+        self.deny(denial, id.as_ref())
+    }
+
+    fn deny(
+        &mut self,
+        denial: Denial,
+        id: Option<&toolgate_protocol::jsonrpc::Id>,
+    ) -> (Phase, Flow) {
+        let reason = denial.reason();
+        self.audit.decision = match reason {
+            Reason::Credential | Reason::Internal | Reason::NotConfigured => Outcome::Error,
+            _ => Outcome::Deny,
+        };
+        self.audit.reason.get_or_insert(reason.as_str());
+        self.out.push(Effect::Reply(denial.into_reply(id)));
+        (Phase::Replied, Flow::Hold)
+    }
+}
+
+fn refuse_unconfigured(
+    phase: Phase,
+    audit: &mut AuditRecord,
+    out: &mut Vec<Effect>,
+) -> (Phase, Flow) {
+    if let Phase::Replied = phase {
+        // Only the answer below can still pass.
+        return (Phase::Replied, Flow::Forward);
+    }
+    fail(audit, Reason::NotConfigured);
+    let message = "the gateway has no valid configuration; its log says why";
+    out.push(Effect::Reply(Denial::new(Reason::NotConfigured, message).into_reply(None)));
+    (Phase::Replied, Flow::Hold)
+}
+
+fn fail(audit: &mut AuditRecord, reason: Reason) {
+    audit.decision = Outcome::Error;
+    audit.reason = Some(reason.as_str());
+}
+
+/// An element of a list as policy knows it.
+fn listed<'a>(kind: ListKind, server: &'a str, name: &'a str) -> Target<'a> {
+    match kind {
+        ListKind::Tools => {
+            Target::Tool { server, name, arguments: &toolgate_protocol::json::Json::Null }
+        }
+        ListKind::Prompts => Target::Prompt { server, name },
+        ListKind::Resources | ListKind::ResourceTemplates => Target::Resource { server, uri: name },
+    }
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,97 @@
+//! The compiled gateway: what a configuration says, ready for requests, and what one worker
+//! remembers. Shared by the exchanges of a worker; a new configuration makes a new gateway.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use toolgate_policy::PolicyEngine;
+
+use crate::config::{AuditConfig, Limits};
+use crate::credentials::{Credential, CredentialCache, Vault};
+use crate::identity::{Identity, TokenCache};
+
+/// One configuration, compiled. Made by [`Gateway::compile`], used through
+/// [`Exchange`](crate::Exchange).
+pub struct Gateway {
+    pub(crate) servers: BTreeMap<Rc<str>, Server>,
+    pub(crate) identity: Identity,
+    pub(crate) policy: PolicyEngine,
+    pub(crate) policy_set: Rc<str>,
+    pub(crate) vaults: BTreeMap<Rc<str>, Vault>,
+    pub(crate) credentials: BTreeMap<Rc<str>, Credential>,
+    pub(crate) limits: Limits,
+    pub(crate) audit: AuditConfig,
+    pub(crate) tokens: RefCell<TokenCache>,
+    pub(crate) secrets: RefCell<CredentialCache>,
+    record_seed: Cell<u64>,
+    record_count: Cell<u64>,
+}
+
+/// One MCP server, compiled.
+pub(crate) struct Server {
+    pub(crate) cluster: Rc<str>,
+    pub(crate) authority: Rc<str>,
+    pub(crate) path: Rc<str>,
+    pub(crate) credential: Option<Injection>,
+    pub(crate) forward_headers: Vec<String>,
+}
+
+/// How a credential is attached: the header's value is `before`, the secret, `after`.
+pub(crate) struct Injection {
+    pub(crate) credential: Rc<str>,
+    pub(crate) header: String,
+    pub(crate) before: String,
+    pub(crate) after: String,
+}
+
+impl Gateway {
+    pub(crate) fn new(
+        servers: BTreeMap<Rc<str>, Server>,
+        identity: Identity,
+        policy: PolicyEngine,
+        vaults: BTreeMap<Rc<str>, Vault>,
+        credentials: BTreeMap<Rc<str>, Credential>,
+        limits: Limits,
+        audit: AuditConfig,
+    ) -> Self {
+        Self {
+            servers,
+            identity,
+            policy_set: policy.version().into(),
+            policy,
+            vaults,
+            credentials,
+            limits,
+            audit,
+            tokens: RefCell::default(),
+            secrets: RefCell::default(),
+            record_seed: Cell::new(0),
+            record_count: Cell::new(0),
+        }
+    }
+
+    /// Sets the number that makes the record ids of this worker differ from those of others. It
+    /// need not be secret, only different.
+    pub fn set_record_seed(&self, seed: u64) {
+        self.record_seed.set(seed);
+    }
+
+    /// Name and hash of the policy set that decides.
+    #[must_use]
+    pub fn policy_set(&self) -> &str {
+        &self.policy_set
+    }
+
+    /// Largest request body that is read, in bytes. A host may refuse to hold more.
+    #[must_use]
+    pub fn request_bytes(&self) -> usize {
+        self.limits.request_bytes
+    }
+
+    pub(crate) fn next_record_id(&self) -> String {
+        let count = self.record_count.get().wrapping_add(1);
+        self.record_count.set(count);
+        format!("{:016x}-{count:x}", self.record_seed.get())
+    }
+}

@@ -1,0 +1,39 @@
+//! The gateway as a state machine: events in, effects out.
+//!
+//! [`Gateway::compile`] turns a configuration into a gateway; an [`Exchange`] takes what happens to
+//! one request as [`Event`]s and says what to do as [`Effect`]s. Nothing here reads a clock, a
+//! socket, a file or a variable, so that the same code runs in a proxy, in tests and in the command
+//! line tool. Not here: bytes on the wire (`toolgate-protocol`), Cedar (`toolgate-policy`).
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
+mod audit;
+mod compile;
+pub mod config;
+mod credentials;
+mod decide;
+mod denial;
+mod event;
+mod exchange;
+mod gateway;
+mod identity;
+mod request;
+mod response;
+mod secret;
+mod shape;
+mod upstream;
+
+pub use audit::{AuditRecord, Outcome};
+pub use compile::Environment;
+pub use denial::{LocalReply, Reason};
+pub use event::{
+    CallId, CallOutcome, Effect, Event, FieldValue, Flow, HeadEdit, HttpCall, Timestamp,
+    UpstreamRequest,
+};
+pub use exchange::Exchange;
+pub use gateway::Gateway;
+pub use secret::{Secret, SecretSource};
+pub use toolgate_policy::Problem;
+pub use toolgate_protocol::headers::Headers;

@@ -1,0 +1,309 @@
+//! Reads a request: from header fields to what the client asks of which server.
+//!
+//! Everything about a request that needs neither policy nor the outside is settled here, in two
+//! steps: [`Head`] when the header fields are there, [`Asked`] when the body is. Sources: Streamable
+//! HTTP of the revisions 2025-03-26 to 2026-07-28.
+
+use std::rc::Rc;
+
+use toolgate_protocol::headers::Headers;
+use toolgate_protocol::json::{Json, Object};
+use toolgate_protocol::jsonrpc::{Id, Kind, Message, MessageError};
+use toolgate_protocol::mcp::{self, Era, McpError, Operation, Version};
+
+use crate::audit::{AuditRecord, short_digest};
+use crate::denial::{Denial, Reason};
+use crate::event::Timestamp;
+use crate::gateway::Gateway;
+use crate::identity::KnownCaller;
+
+/// Every MCP endpoint lies under this path.
+const ENDPOINTS: &str = "/mcp/";
+
+/// The HTTP methods of an MCP endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HttpMethod {
+    /// Carries a message.
+    Post,
+    /// Opens a stream of the server's messages; legacy era only.
+    Get,
+    /// Ends a session; legacy era only.
+    Delete,
+}
+
+/// A request whose header fields are acceptable and whose caller is known.
+pub(crate) struct Head {
+    pub(crate) http_method: HttpMethod,
+    pub(crate) server: Rc<str>,
+    pub(crate) caller: Rc<KnownCaller>,
+    pub(crate) headers: Headers,
+    pub(crate) source: Option<String>,
+    pub(crate) session: Option<String>,
+    /// `MCP-Protocol-Version` as it was sent.
+    pub(crate) version: Option<String>,
+}
+
+/// A whole request that was understood.
+pub(crate) struct Asked {
+    pub(crate) head: Head,
+    pub(crate) message: Option<Message>,
+    pub(crate) era: Era,
+}
+
+impl Gateway {
+    /// Reads the header fields of a request.
+    ///
+    /// # Errors
+    /// A [`Denial`]; `audit` then holds what was known before it.
+    pub(crate) fn read_head(
+        &self,
+        headers: Headers,
+        source: Option<String>,
+        now: Timestamp,
+        audit: &mut AuditRecord,
+    ) -> Result<Head, Denial> {
+        let header = |name: &str| {
+            headers.single(name).map_err(|error| Denial::new(Reason::Header, error.to_string()))
+        };
+        let path = header(":path")?.unwrap_or_default();
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        let name = path.strip_prefix(ENDPOINTS).map(|name| name.strip_suffix('/').unwrap_or(name));
+        let Some(name) = name.filter(|name| !name.is_empty() && !name.contains('/')) else {
+            return Err(unknown_server());
+        };
+        let http_method = match header(":method")?.unwrap_or_default() {
+            "POST" => HttpMethod::Post,
+            "GET" => HttpMethod::Get,
+            "DELETE" => HttpMethod::Delete,
+            _ => return Err(http_method_refused("GET, POST, DELETE")),
+        };
+        if http_method != HttpMethod::Post {
+            let name = if http_method == HttpMethod::Get { "GET" } else { "DELETE" };
+            audit.mcp_method = Some(name.into());
+        }
+        let caller =
+            self.identity.caller(&headers, &self.policy, &mut self.tokens.borrow_mut(), now)?;
+        audit.principal = Some(Rc::clone(&caller.subject));
+        audit.issuer.clone_from(&caller.issuer);
+        audit.client.clone_from(&caller.client);
+        let (server, _) = self.servers.get_key_value(name).ok_or_else(unknown_server)?;
+        let server = Rc::clone(server);
+        audit.server = Some(Rc::clone(&server));
+
+        let version = header("mcp-protocol-version")?.map(str::to_owned);
+        let session = header("mcp-session-id")?.map(str::to_owned);
+        audit.session = session.as_deref().map(short_digest);
+        if http_method == HttpMethod::Post {
+            check_body_headers(&headers, self.limits.request_bytes)?;
+        } else {
+            match version.as_deref().map(Version::parse) {
+                None => {}
+                Some(Some(version)) if version.era() == Era::Legacy => {
+                    audit.protocol_version = Some(version.as_str());
+                }
+                Some(Some(_)) => return Err(http_method_refused("POST")),
+                Some(None) => return Err(unsupported_version(version.unwrap_or_default())),
+            }
+        }
+        Ok(Head { http_method, server, caller, headers, source, session, version })
+    }
+}
+
+impl Asked {
+    /// Reads the body that belongs to `head`: none for GET and DELETE.
+    ///
+    /// # Errors
+    /// A [`Denial`] for the message with this id; `audit` then holds what could be read of it.
+    pub(crate) fn read(
+        head: Head,
+        body: &[u8],
+        audit: &mut AuditRecord,
+    ) -> Result<Self, (Denial, Option<Id>)> {
+        if head.http_method != HttpMethod::Post {
+            return match body {
+                [] => Ok(Self { head, message: None, era: Era::Legacy }),
+                _ => {
+                    let message = "this request must not have a body";
+                    Err((Denial::new(Reason::InvalidMessage, message), None))
+                }
+            };
+        }
+        let message = Message::parse(body).map_err(|error| {
+            audit.jsonrpc_id = error.id().map(ToString::to_string);
+            let reason = match &error {
+                MessageError::Json(_) => Reason::InvalidJson,
+                MessageError::Invalid { .. } => Reason::InvalidMessage,
+            };
+            (Denial::new(reason, error.to_string()), error.id().cloned())
+        })?;
+        let id = message.id().cloned();
+        Self::read_message(head, message, audit).map_err(|denial| (denial, id))
+    }
+
+    fn read_message(head: Head, message: Message, audit: &mut AuditRecord) -> Result<Self, Denial> {
+        audit.jsonrpc_id = message.id().map(ToString::to_string);
+        audit.mcp_method = Some(match message.kind() {
+            Kind::Request { method, .. } | Kind::Notification { method } => {
+                method.chars().take(128).collect()
+            }
+            Kind::Response { .. } => "response".into(),
+        });
+        let (era, version) = era(&head, &message)?;
+        audit.protocol_version = version.map(Version::as_str);
+        if era == Era::Modern {
+            check_mirrors(&head.headers, &message)?;
+        }
+        let asked = Self { head, message: Some(message), era };
+        asked.operation()?;
+        Ok(asked)
+    }
+
+    /// What is asked for; `None` for the requests without a message.
+    ///
+    /// # Errors
+    /// A [`Denial`] when the message is no acceptable MCP of its era.
+    pub(crate) fn operation(&self) -> Result<Option<Operation<'_>>, Denial> {
+        let Some(message) = &self.message else { return Ok(None) };
+        mcp::operation(message, self.era).map(Some).map_err(|error| match error {
+            McpError::UnknownMethod(..) if self.era == Era::Modern => {
+                Denial::new(Reason::UnknownMethod, error.to_string()).with_status(404)
+            }
+            McpError::UnknownMethod(..) => Denial::new(Reason::UnknownMethod, error.to_string()),
+            McpError::InvalidParams(_) => Denial::new(Reason::InvalidParams, error.to_string()),
+        })
+    }
+
+    /// The protocol version that the client's header names.
+    pub(crate) fn version(&self) -> Option<&str> {
+        self.head.version.as_deref()
+    }
+
+    /// What the client calls itself.
+    pub(crate) fn client_name(&self) -> Option<&str> {
+        mcp::client_name(self.message.as_ref()?)
+    }
+}
+
+/// What a caller learns of a server that is not there, or not there for it.
+pub(crate) fn unknown_server() -> Denial {
+    Denial::new(Reason::UnknownServer, "there is no MCP server at this path")
+}
+
+fn http_method_refused(allowed: &str) -> Denial {
+    Denial::new(Reason::HttpMethod, format!("this endpoint accepts {allowed}"))
+        .with_header("allow", allowed.to_owned())
+}
+
+fn check_body_headers(headers: &Headers, most: usize) -> Result<(), Denial> {
+    let header = |name: &str| {
+        headers.single(name).map_err(|error| Denial::new(Reason::Header, error.to_string()))
+    };
+    let content_type = header("content-type")?.unwrap_or_default();
+    let mut parts = content_type.split(';').map(str::trim);
+    let is_json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+    let is_utf8 = parts.all(|parameter| {
+        matches!(
+            parameter.to_ascii_lowercase().as_str(),
+            "" | "charset=utf-8" | "charset=\"utf-8\""
+        )
+    });
+    if !is_json || !is_utf8 {
+        let message = "the body must be application/json in UTF-8";
+        return Err(Denial::new(Reason::ContentType, message));
+    }
+    if header("content-encoding")?
+        .is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"))
+    {
+        let message = "the body must not be encoded: send it without Content-Encoding";
+        return Err(Denial::new(Reason::ContentType, message));
+    }
+    let length = header("content-length")?.map(str::parse::<usize>);
+    if length.is_some_and(|length| length.map_or(true, |length| length > most)) {
+        return Err(body_too_large(most));
+    }
+    Ok(())
+}
+
+pub(crate) fn body_too_large(most: usize) -> Denial {
+    Denial::new(Reason::BodyTooLarge, format!("the body is larger than {most} bytes"))
+}
+
+/// The era a message belongs to. What header and body say of it must agree, since servers look at
+/// one or the other.
+fn era(head: &Head, message: &Message) -> Result<(Era, Option<Version>), Denial> {
+    let invalid =
+        |error: McpError| Denial::new(Reason::InvalidParams, error.to_string()).with_status(400);
+    let said = head.version.as_deref();
+    let claimed = mcp::claimed_version(message).map_err(invalid)?;
+    for name in [claimed, said].into_iter().flatten() {
+        if Version::parse(name).is_none() {
+            return Err(unsupported_version(name.to_owned()));
+        }
+    }
+    let version = said.and_then(Version::parse);
+    match (version.map_or(Era::Legacy, Version::era), claimed) {
+        (Era::Legacy, None) => Ok((Era::Legacy, version)),
+        (Era::Modern, None) if matches!(message.kind(), Kind::Notification { .. }) => {
+            Ok((Era::Modern, version))
+        }
+        (Era::Modern, None) => {
+            mcp::check_modern_meta(message).map_err(invalid)?;
+            Err(unsupported_version(String::new()))
+        }
+        (era, Some(claimed)) if said == Some(claimed) && era == Era::Modern => {
+            mcp::check_modern_meta(message).map_err(invalid)?;
+            Ok((Era::Modern, version))
+        }
+        (_, Some(claimed)) => Err(Denial::new(
+            Reason::HeaderMismatch,
+            format!(
+                "MCP-Protocol-Version is {:?} and the body's _meta says {claimed:?}",
+                said.unwrap_or("absent")
+            ),
+        )),
+    }
+}
+
+fn unsupported_version(requested: String) -> Denial {
+    let supported = Version::ALL.iter().rev().map(|version| Json::from(version.as_str())).collect();
+    let requested: String = requested.chars().take(64).collect();
+    Denial::new(Reason::ProtocolVersion, format!("protocol version {requested:?} is not supported"))
+        .with_data("supported", Json::Array(supported))
+        .with_data("requested", Json::from(requested))
+}
+
+/// Compares `Mcp-Method` and `Mcp-Name` with the body (2026-07-28, standard request headers).
+fn check_mirrors(headers: &Headers, message: &Message) -> Result<(), Denial> {
+    let is_request = matches!(message.kind(), Kind::Request { .. });
+    for (name, value) in
+        [("mcp-method", message.method()), ("mcp-name", mcp::mirrored_name(message))]
+    {
+        let mirrored = headers
+            .mirrored(name)
+            .map_err(|error| Denial::new(Reason::HeaderMismatch, error.to_string()))?;
+        match (mirrored.as_deref(), value) {
+            (Some(mirrored), Some(value)) if mirrored == value => {}
+            (None, Some(_)) if is_request => {
+                return Err(Denial::new(
+                    Reason::HeaderMismatch,
+                    format!("header {name} is missing; it must repeat the body"),
+                ));
+            }
+            (None, _) => {}
+            // A name beside a method that has none means nothing and does not go on.
+            (Some(_), None) => {}
+            (Some(_), Some(_)) => {
+                return Err(Denial::new(
+                    Reason::HeaderMismatch,
+                    format!("header {name} contradicts the body"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An empty set of parameters, for requests that have none.
+pub(crate) fn no_arguments() -> Json {
+    Json::Object(Object::default())
+}

@@ -1,0 +1,267 @@
+//! The response on its way to the client: passed on as it comes, filtered, or replaced.
+//!
+//! Nothing here holds header fields back, since one of the hosts cannot: what may change is known
+//! from them alone. Bodies that are filtered are held whole (JSON) or event by event (SSE), each
+//! within a limit; a filtered body that cannot be read never passes. Not here: who may see what.
+
+use toolgate_protocol::headers::Headers;
+use toolgate_protocol::json::Json;
+use toolgate_protocol::jsonrpc::{Id, Kind, Message};
+use toolgate_protocol::list::{Filtered, filter_lists};
+use toolgate_protocol::mcp::ListKind;
+use toolgate_protocol::sse::EventSplitter;
+
+use crate::config::Limits;
+use crate::denial::{Denial, Reason};
+use crate::event::{FieldValue, HeadEdit};
+
+/// What the header fields of a server's answer say.
+pub(crate) struct Answer {
+    pub(crate) status: Option<u16>,
+    form: Form,
+    encoded: bool,
+    end: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    EventStream,
+    Other,
+}
+
+/// Whether an element of a list may be seen.
+pub(crate) type Visible<'a> = dyn FnMut(ListKind, &str) -> bool + 'a;
+
+/// Changes a response body on its way.
+pub(crate) struct ResponseFilter {
+    mode: Mode,
+    id: Option<Id>,
+    seen: Option<Filtered>,
+}
+
+enum Mode {
+    /// One JSON document, held until it is whole.
+    Json { body: Vec<u8>, most: usize },
+    /// Events, each held until it is whole.
+    Events(EventSplitter),
+    /// These bytes instead of the body.
+    Replace(Vec<u8>),
+    /// Nothing more passes.
+    Drop,
+}
+
+/// How to handle an answer: header changes and a filter, where there is something to change.
+type Handling = (Option<HeadEdit>, Option<ResponseFilter>);
+
+impl Answer {
+    /// Reads the header fields of an answer. `end` when no body follows.
+    pub(crate) fn read(headers: &Headers, end: bool) -> Self {
+        let single = |name: &str| headers.single(name).ok().flatten();
+        let content_type = single("content-type").unwrap_or_default();
+        let kind = content_type.split(';').next().unwrap_or_default().trim();
+        let form = if kind.eq_ignore_ascii_case("application/json") {
+            Form::Json
+        } else if kind.eq_ignore_ascii_case("text/event-stream") {
+            Form::EventStream
+        } else {
+            Form::Other
+        };
+        let encoded = headers.contains("content-encoding")
+            && single("content-encoding")
+                .is_none_or(|value| !value.eq_ignore_ascii_case("identity"));
+        let empty = end || single("content-length") == Some("0");
+        Self { status: single(":status").and_then(|s| s.parse().ok()), form, encoded, end: empty }
+    }
+
+    /// How the answer to `message` is handled.
+    ///
+    /// # Errors
+    /// The reason, and what to answer instead, when this is no answer of an MCP server.
+    pub(crate) fn handling(
+        &self,
+        filter_lists: bool,
+        message: Option<&Message>,
+        limits: &Limits,
+    ) -> Result<Handling, (Reason, HeadEdit, ResponseFilter)> {
+        let id = match message.map(Message::kind) {
+            Some(Kind::Request { id, .. }) => Some(id.clone()),
+            _ => None,
+        };
+        let status = self.status.unwrap_or(0);
+        let refuse =
+            |reason: Reason, text: &str| Err(replacement(reason, text, status, id.as_ref()));
+        match (status, self.form) {
+            (502..=504, Form::Other) => {
+                refuse(Reason::ServerUnreachable, "the server cannot be reached; try again later")
+            }
+            (401, _) => refuse(
+                Reason::ServerUnauthorized,
+                "the server did not accept the credential that the gateway holds for it",
+            ),
+            (..=199 | 300..=399, _) => {
+                refuse(Reason::ServerAnswer, "the server answered with something that is not MCP")
+            }
+            (200..=299 | 500.., Form::Other) if !self.end => {
+                refuse(Reason::ServerAnswer, "the server answered with something that is not MCP")
+            }
+            (200..=299, _) if filter_lists && self.encoded => refuse(
+                Reason::ServerAnswer,
+                "the server sent a list in an encoding it was not asked for",
+            ),
+            (200..=299, Form::Json | Form::EventStream) if filter_lists && !self.end => {
+                let mode = match self.form {
+                    Form::EventStream => Mode::Events(EventSplitter::new(limits.event_bytes)),
+                    _ => Mode::Json { body: Vec::new(), most: limits.list_bytes },
+                };
+                let edit = HeadEdit {
+                    remove: ["content-length", "etag", "digest", "content-digest"]
+                        .map(Into::into)
+                        .into(),
+                    set: Vec::new(),
+                };
+                Ok((Some(edit), Some(ResponseFilter { mode, id, seen: None })))
+            }
+            _ => Ok((None, None)),
+        }
+    }
+}
+
+/// An error of the gateway in place of the server's answer.
+fn replacement(
+    reason: Reason,
+    text: &str,
+    status: u16,
+    id: Option<&Id>,
+) -> (Reason, HeadEdit, ResponseFilter) {
+    let denial = Denial::new(reason, text);
+    let body = denial.body(id);
+    // What the host says about reaching the server is more exact than our own status.
+    let status = if (502..=504).contains(&status) { status } else { denial.status() };
+    let public = |name: &str, value: &str| (name.to_owned(), FieldValue::Public(value.to_owned()));
+    let edit = HeadEdit {
+        remove: ["content-length", "content-encoding", "www-authenticate", "location", "etag"]
+            .map(Into::into)
+            .into(),
+        set: vec![
+            public(":status", &status.to_string()),
+            public("content-type", "application/json"),
+        ],
+    };
+    (reason, edit, ResponseFilter { mode: Mode::Replace(body), id: None, seen: None })
+}
+
+impl ResponseFilter {
+    /// Takes the next piece of the body and appends to `out` what goes on instead.
+    ///
+    /// # Errors
+    /// The reason when the rest of the answer cannot pass; `out` then holds what ends it.
+    pub(crate) fn push(
+        &mut self,
+        chunk: &[u8],
+        end: bool,
+        visible: &mut Visible<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Reason> {
+        let result = match &mut self.mode {
+            Mode::Drop => Ok(()),
+            Mode::Replace(bytes) => {
+                out.append(bytes);
+                Ok(())
+            }
+            Mode::Json { body, most } if body.len() + chunk.len() > *most => {
+                Err((Reason::ServerTooLarge, false))
+            }
+            Mode::Json { body, .. } => {
+                body.extend_from_slice(chunk);
+                if end { json(body, visible, &mut self.seen, out) } else { Ok(()) }
+            }
+            Mode::Events(splitter) => events(splitter, chunk, visible, &mut self.seen, out),
+        };
+        result.map_err(|(reason, in_stream)| {
+            let message = "the server's answer could not be read and was withheld";
+            let error = Denial::new(reason, message).body(self.id.as_ref());
+            if in_stream {
+                out.extend_from_slice(b"data: ");
+                out.extend_from_slice(&error);
+                out.extend_from_slice(b"\n\n");
+            } else {
+                out.extend_from_slice(&error);
+            }
+            self.mode = Mode::Drop;
+            reason
+        })
+    }
+
+    /// Elements of lists that the caller was shown so far.
+    pub(crate) fn listed(&self) -> Option<usize> {
+        self.seen.map(|seen| seen.shown)
+    }
+
+    /// Elements of lists that were taken out so far.
+    pub(crate) fn hidden(&self) -> Option<usize> {
+        self.seen.map(|seen| seen.hidden)
+    }
+}
+
+fn json(
+    body: &[u8],
+    visible: &mut Visible<'_>,
+    seen: &mut Option<Filtered>,
+    out: &mut Vec<u8>,
+) -> Result<(), (Reason, bool)> {
+    let mut message = Json::parse(body).map_err(|_| (Reason::ServerAnswer, false))?;
+    filter_message(&mut message, visible, seen).map_err(|reason| (reason, false))?;
+    message.write(out);
+    Ok(())
+}
+
+fn events(
+    splitter: &mut EventSplitter,
+    chunk: &[u8],
+    visible: &mut Visible<'_>,
+    seen: &mut Option<Filtered>,
+    out: &mut Vec<u8>,
+) -> Result<(), (Reason, bool)> {
+    let mut failed = None;
+    let pushed = splitter.push(chunk, |event| {
+        if failed.is_some() {
+            return;
+        }
+        match event.data().filter(|data| !data.is_empty()) {
+            None => out.extend_from_slice(event.raw()),
+            Some(data) => match Json::parse(&data) {
+                Err(_) => failed = Some(Reason::ServerAnswer),
+                Ok(mut message) => match filter_message(&mut message, visible, seen) {
+                    Ok(true) => out.extend(event.with_data(&message.to_bytes())),
+                    Ok(false) => out.extend_from_slice(event.raw()),
+                    Err(reason) => failed = Some(reason),
+                },
+            },
+        }
+    });
+    match (failed, pushed) {
+        (Some(reason), _) => Err((reason, true)),
+        (None, Err(_)) => Err((Reason::ServerTooLarge, true)),
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+/// Filters the lists of one message; true when it is not what it was. Batches are refused: no
+/// request was one.
+fn filter_message(
+    message: &mut Json,
+    visible: &mut Visible<'_>,
+    seen: &mut Option<Filtered>,
+) -> Result<bool, Reason> {
+    if message.as_object().is_none() {
+        return Err(Reason::ServerAnswer);
+    }
+    let filtered = filter_lists(message, visible);
+    if filtered.shown + filtered.hidden > 0 {
+        let total = seen.get_or_insert_default();
+        total.shown += filtered.shown;
+        total.hidden += filtered.hidden;
+    }
+    Ok(filtered.edited)
+}

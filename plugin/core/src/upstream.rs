@@ -1,0 +1,100 @@
+//! What a request becomes on its way to a server: only headers that are on a list go on, and the
+//! body is the parsed message, serialised again.
+
+use std::rc::Rc;
+
+use toolgate_protocol::headers::{Headers, encode_mirrored};
+use toolgate_protocol::jsonrpc::Message;
+use toolgate_protocol::mcp::{Era, mirrored_name};
+
+use crate::credentials::Fetched;
+use crate::event::{FieldValue, HeadEdit, UpstreamRequest};
+use crate::gateway::{Injection, Server};
+use crate::secret::Secret;
+
+/// Headers of the client that go on to every server. All others are taken out, the client's
+/// `Authorization` and cookies among them, and whatever could steer the proxy itself.
+pub(crate) const FORWARDED: &[&str] = &[
+    "accept-language",
+    "baggage",
+    "forwarded",
+    "last-event-id",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+/// Builds the request for `server`.
+pub(crate) fn request(
+    server: &Server,
+    headers: &Headers,
+    message: Option<&Message>,
+    era: Era,
+    credential: Option<(&Injection, &Fetched)>,
+) -> UpstreamRequest {
+    let mut edit = HeadEdit { remove: removed(server, headers, era), set: Vec::new() };
+    let mut set = |name: &str, value: String| {
+        edit.set.push((name.to_owned(), FieldValue::Public(value)));
+    };
+    let body = message.map(Message::to_bytes);
+    match &body {
+        Some(body) => {
+            // Servers refuse requests that do not accept both, and not every client says so.
+            set("accept", "application/json, text/event-stream".into());
+            set("content-type", "application/json".into());
+            set("content-length", body.len().to_string());
+        }
+        None => set("accept", "text/event-stream".into()),
+    }
+    if let (Era::Modern, Some(message)) = (era, message) {
+        // They were compared with the body; from here on they are made from it.
+        if let Some(method) = message.method() {
+            set("mcp-method", encode_mirrored(method));
+        }
+        if let Some(name) = mirrored_name(message) {
+            set("mcp-name", encode_mirrored(name));
+        }
+    }
+    if let Some((injection, fetched)) = credential {
+        let Injection { header, before, after, .. } = injection;
+        let value = Secret::new(format!("{before}{}{after}", fetched.value.expose()));
+        edit.set.push((header.clone(), FieldValue::Secret(Rc::new(value))));
+    }
+    UpstreamRequest {
+        cluster: Rc::clone(&server.cluster),
+        authority: Rc::clone(&server.authority),
+        path: Rc::clone(&server.path),
+        edit,
+        body,
+    }
+}
+
+fn removed(server: &Server, headers: &Headers, era: Era) -> Vec<String> {
+    let goes_on = |name: &str| {
+        name.starts_with(':')
+            || name == "host"
+            || FORWARDED.contains(&name)
+            || server.forward_headers.iter().any(|forwarded| forwarded == name)
+            || (era == Era::Modern && name.starts_with("mcp-param-"))
+    };
+    let mut removed: Vec<String> = headers
+        .iter()
+        .map(|(name, _)| name)
+        .filter(|name| !goes_on(name))
+        .map(Into::into)
+        .collect();
+    if era == Era::Modern {
+        // Sessions and resumption do not exist in this era.
+        removed.extend(["mcp-session-id".to_owned(), "last-event-id".to_owned()]);
+    }
+    removed.sort_unstable();
+    removed.dedup();
+    removed
+}
