@@ -1,0 +1,256 @@
+//! One HTTP request in the proxy: callbacks become events, effects become host calls.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+use toolgate_core::{
+    CallId, CallOutcome, Effect, Event, Exchange, Flow, Gateway, HeadEdit, Headers, HttpCall,
+    LocalReply, Timestamp, UpstreamRequest,
+};
+
+use crate::abi::{self, Buffer, Map, Status};
+use crate::host::Host;
+
+/// One request and its response.
+pub(crate) struct HttpExchange {
+    exchange: Exchange,
+    gateway: Option<Rc<Gateway>>,
+    host: Host,
+    calls: BTreeMap<u32, CallId>,
+    /// Whether the gateway has seen all of the request.
+    request_ended: bool,
+    /// Whether a request could not be prepared for its server: it must not go on.
+    unsendable: bool,
+    /// What is still to come of a response body whose length was given.
+    response_left: Option<usize>,
+}
+
+impl HttpExchange {
+    pub(crate) fn new(gateway: Option<Rc<Gateway>>, host: Host) -> Self {
+        Self {
+            exchange: Exchange::new(gateway.clone()),
+            gateway,
+            host,
+            calls: BTreeMap::new(),
+            request_ended: false,
+            unsendable: false,
+            response_left: None,
+        }
+    }
+
+    /// Handles an event and carries out its effects.
+    fn handle(&mut self, event: Event<'_>) -> Flow {
+        let mut effects = Vec::new();
+        let mut flow = self.exchange.handle(event, now(), &mut effects);
+        // A call that could not even be made is over at once, which has effects in turn.
+        while let Some(failed) = self.carry_out(&mut effects) {
+            let event = Event::CallDone { id: failed, outcome: CallOutcome::Failed };
+            flow = self.exchange.handle(event, now(), &mut effects);
+        }
+        if self.unsendable { Flow::Hold } else { flow }
+    }
+
+    /// Carries effects out; returns the call that failed at once, if one did.
+    fn carry_out(&mut self, effects: &mut Vec<Effect>) -> Option<CallId> {
+        let mut failed = None;
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Call { id, call } => match dispatch(&call) {
+                    Some(token) => {
+                        self.calls.insert(token, id);
+                    }
+                    None => failed = Some(id),
+                },
+                Effect::SendUpstream(request) => {
+                    if let Err(Status(status)) = send_upstream(self.host, &request) {
+                        // Half an edit must not go out.
+                        self.unsendable = true;
+                        log::error!(
+                            "a request could not be prepared for its server: status {status}"
+                        );
+                        send_reply(&LocalReply {
+                            status: 500,
+                            headers: vec![("content-type", "application/json".into())],
+                            body: INTERNAL_ERROR.to_vec(),
+                        });
+                    }
+                }
+                Effect::Reply(reply) => send_reply(&reply),
+                Effect::EditResponse(edit) => {
+                    if let Err(Status(status)) = edit_headers(Map::ResponseHeaders, &edit) {
+                        log::error!("a response could not be edited: status {status}");
+                    }
+                }
+                Effect::ReplaceChunk(bytes) => {
+                    if let Err(Status(status)) = abi::replace_buffer(Buffer::ResponseBody, &bytes) {
+                        log::error!("a response body could not be replaced: status {status}");
+                    }
+                }
+                Effect::Audit(record) => self.host.audit(&record),
+            }
+        }
+        failed
+    }
+}
+
+const INTERNAL_ERROR: &[u8] = br#"{"jsonrpc":"2.0","error":{"code":500,"message":"the gateway failed; its log says why","data":{"reason":"internal"}}}"#;
+
+impl Context for HttpExchange {
+    fn on_http_call_response(
+        &mut self,
+        token: u32,
+        _headers: usize,
+        _size: usize,
+        _trailers: usize,
+    ) {
+        let Some(id) = self.calls.remove(&token) else { return };
+        let headers = abi::headers(Map::CallResponseHeaders).unwrap_or_default();
+        let headers = Headers::from_pairs(headers);
+        let status =
+            headers.single(":status").ok().flatten().and_then(|status| status.parse().ok());
+        let outcome = match status {
+            Some(status) => CallOutcome::Response {
+                status,
+                body: abi::buffer(Buffer::CallResponseBody).unwrap_or_default(),
+            },
+            None => CallOutcome::Failed,
+        };
+        if self.handle(Event::CallDone { id, outcome }) == Flow::Forward
+            && let Err(Status(status)) = abi::resume_request()
+        {
+            log::error!("a request could not be resumed: status {status}");
+        }
+    }
+}
+
+impl HttpContext for HttpExchange {
+    fn on_http_request_headers(&mut self, _count: usize, end: bool) -> Action {
+        let Ok(headers) = abi::headers(Map::RequestHeaders) else {
+            send_reply(&LocalReply {
+                status: 400,
+                headers: vec![("content-type", "application/json".into())],
+                body: INTERNAL_ERROR.to_vec(),
+            });
+            return Action::Pause;
+        };
+        let headers = Headers::from_pairs(headers);
+        let end = self.host.is_bodyless(&headers, end);
+        self.request_ended = end;
+        let source = self.host.source();
+        match self.handle(Event::RequestHead { headers, source, end }) {
+            Flow::Forward => Action::Continue,
+            Flow::Hold if end || self.host.pauses_for_body() => Action::Pause,
+            Flow::Hold => Action::Continue,
+        }
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
+        if self.request_ended {
+            // The host goes on handing over what is held; a decision has been made or is under way.
+            return self.hand_over(&[], end);
+        }
+        // The host holds the pieces; the gateway reads them when they are complete or too many.
+        let most = self.gateway.as_ref().map_or(0, |gateway| gateway.request_bytes());
+        if !end && size <= most {
+            return Action::Pause;
+        }
+        self.request_ended = true;
+        match abi::buffer(Buffer::RequestBody) {
+            Some(body) => self.hand_over(&body, end),
+            None if size == 0 => self.hand_over(&[], end),
+            // The host has a body that it cannot show: too large for its memory.
+            None => self.hand_over(&vec![0; most.saturating_add(1)], end),
+        }
+    }
+
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        if self.handle(Event::RequestTrailers) == Flow::Forward {
+            Action::Continue
+        } else {
+            Action::Pause
+        }
+    }
+
+    fn on_http_response_headers(&mut self, _count: usize, end: bool) -> Action {
+        let headers = Headers::from_pairs(abi::headers(Map::ResponseHeaders).unwrap_or_default());
+        self.response_left =
+            headers.single("content-length").ok().flatten().and_then(|length| length.parse().ok());
+        let _forwarded_either_way = self.handle(Event::ResponseHead { headers, end });
+        Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
+        // One host does not always say which piece is the last; the length that was given does.
+        self.response_left = self.response_left.map(|left| left.saturating_sub(size));
+        let end = end || self.response_left == Some(0);
+        if self.exchange.reads_response() {
+            let chunk = abi::buffer(Buffer::ResponseBody).unwrap_or_default();
+            let _forwarded_either_way = self.handle(Event::ResponseBody { chunk: &chunk, end });
+        }
+        Action::Continue
+    }
+
+    fn on_log(&mut self) {
+        let _nothing_to_hold = self.handle(Event::Closed);
+    }
+}
+
+impl HttpExchange {
+    fn hand_over(&mut self, chunk: &[u8], end: bool) -> Action {
+        match self.handle(Event::RequestBody { chunk, end }) {
+            Flow::Forward => Action::Continue,
+            Flow::Hold => Action::Pause,
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    // A host without a clock leaves the epoch, at which every token and lease lies in the future or
+    // is refused.
+    Timestamp(Duration::from_nanos(abi::current_time().unwrap_or(0)))
+}
+
+fn dispatch(call: &HttpCall) -> Option<u32> {
+    let mut headers: Vec<(&str, &str)> =
+        vec![(":method", call.method), (":path", &call.path), (":authority", &call.authority)];
+    headers.extend(call.headers.iter().map(|(name, value)| (*name, value.expose())));
+    let body = call.body.as_ref().map(|body| body.expose().as_bytes());
+    match abi::call(&call.cluster, headers, body, call.timeout) {
+        Ok(token) => Some(token),
+        Err(status) => {
+            log::error!("a call to {} could not be made: {status:?}", call.cluster);
+            None
+        }
+    }
+}
+
+fn send_upstream(host: Host, request: &UpstreamRequest) -> Result<(), Status> {
+    edit_headers(Map::RequestHeaders, &request.edit)?;
+    if let Some(body) = &request.body {
+        abi::replace_buffer(Buffer::RequestBody, body)?;
+    }
+    host.route(request)
+}
+
+fn edit_headers(map: Map, edit: &HeadEdit) -> Result<(), Status> {
+    for name in &edit.remove {
+        match abi::remove_header(map, name) {
+            // A field that is not there is as good as removed.
+            Ok(()) | Err(Status::NOT_FOUND) => {}
+            Err(status) => return Err(status),
+        }
+    }
+    for (name, value) in &edit.set {
+        abi::set_header(map, name, value.expose())?;
+    }
+    Ok(())
+}
+
+fn send_reply(reply: &LocalReply) {
+    if let Err(Status(status)) = abi::reply(reply.status, &reply.headers, &reply.body) {
+        log::error!("an answer could not be sent: status {status}");
+    }
+}

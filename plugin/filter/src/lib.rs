@@ -1,0 +1,17 @@
+//! `toolgate.wasm`: the gateway as a proxy-wasm plugin.
+//!
+//! Translates between a proxy and the gateway: host callbacks become events, effects become host
+//! calls. It decides nothing. Nothing here panics: on one host a panic lets requests through.
+
+mod abi;
+mod configuration;
+mod exchange;
+mod host;
+mod plugin;
+
+use proxy_wasm::types::LogLevel;
+
+proxy_wasm::main! {{
+    proxy_wasm::set_log_level(LogLevel::Info);
+    proxy_wasm::set_root_context(|_| Box::new(plugin::Plugin::default()));
+}}
