@@ -1,0 +1,82 @@
+//! What an operator writes: policies, the types of tools, entities; and what is wrong with it.
+//!
+//! Only the shape is here. What the parts mean is found by [`crate::PolicyEngine::compile`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+
+/// The `policy` part of the gateway's configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// Name of the policy set; audit records carry it with the hash of the contents.
+    pub name: String,
+    /// The policies in Cedar's language.
+    pub policies: PolicyText,
+    /// What the configuration adds to the schema, in Cedar's schema language, namespace `MCP`: an
+    /// action for every tool whose arguments policies look at, groups of actions, common types.
+    #[serde(default)]
+    pub schema: Option<String>,
+    /// Entities in Cedar's JSON format: the hierarchy of `Group`s, the operator's attributes of
+    /// `Server`s and `Tool`s. Attributes that have a default may be left out.
+    #[serde(default)]
+    pub entities: Vec<serde_json::Value>,
+}
+
+/// Cedar policies, in one text or in named files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum PolicyText {
+    /// All policies in one text.
+    One(String),
+    /// File name to Cedar text. The names appear in messages only; the policies form one set.
+    Files(BTreeMap<String, String>),
+}
+
+impl PolicyText {
+    /// Every text with the configuration path it stands at.
+    pub(crate) fn texts(&self) -> Vec<(String, &str)> {
+        match self {
+            Self::One(text) => vec![("policy.policies".to_owned(), text)],
+            Self::Files(files) => files
+                .iter()
+                .map(|(name, text)| (format!("policy.policies[{name:?}]"), text.as_str()))
+                .collect(),
+        }
+    }
+}
+
+/// One thing that is wrong with a [`PolicyConfig`]. `Display` is one or two lines for a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where: the configuration field, with line and column in a Cedar text, e.g.
+    /// `policy.policies["finance.cedar"]:12:5`.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right, when that is known.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into(), help: None }
+    }
+
+    pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.path, self.message)?;
+        match &self.help {
+            Some(help) => write!(formatter, "\n  help: {help}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The answer to a request: permitted or refused, by which policies, and what the caller may learn.
+//!
+//! How a refusal is put on the wire is the gateway's matter; what each kind may disclose is said
+//! here.
+
+use std::rc::Rc;
+
+/// The answer to one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Permitted or not.
+    pub outcome: Outcome,
+    /// Ids of the policies that determined it: the satisfied permits when permitted, the satisfied
+    /// forbids when a forbid refused it, empty when nothing permitted it or nothing was evaluated.
+    /// Sorted. For audit; never for the caller.
+    pub policies: Vec<Rc<str>>,
+    /// Everything that could not be evaluated. For audit; never for the caller.
+    pub errors: Vec<PolicyError>,
+}
+
+impl Decision {
+    /// Whether the request may go on.
+    #[must_use]
+    pub fn is_permit(&self) -> bool {
+        self.outcome == Outcome::Permit
+    }
+}
+
+/// Permitted or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// At least one policy permits the request and none forbids it.
+    Permit,
+    /// The request must not go on.
+    Deny(Refusal),
+}
+
+/// Why a request was refused, and thereby what its caller may learn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The caller could not be permitted with any arguments: for it the thing does not exist. Answer
+    /// exactly as for a name that no server has.
+    Invisible,
+    /// The caller may use this tool, with other arguments. `advice` holds the `@advice` texts of the
+    /// forbids that refused it or, when there was none and only a permit is missing, of the permits
+    /// that other arguments could satisfy; sorted, without duplicates, possibly empty. These texts
+    /// are written for the caller.
+    Arguments {
+        /// Texts for the caller.
+        advice: Vec<String>,
+    },
+    /// The caller may use this tool, and its arguments are not of the declared type. The text names
+    /// the member and the expected type, never the value; it is meant for the caller.
+    InvalidArguments(String),
+    /// Something could not be evaluated, listed in [`Decision::errors`]; these are the ids of the
+    /// policies, if policies were the cause. Whether the caller may know of the thing is undecided:
+    /// answer as for [`Refusal::Invisible`], and audit it as an error.
+    Error(Vec<Rc<str>>),
+}
+
+/// Something that could not be evaluated. Every one denies the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyError {
+    /// The policy, unless the request itself could not be put into Cedar.
+    pub policy: Option<Rc<str>>,
+    /// What went wrong.
+    pub message: String,
+}

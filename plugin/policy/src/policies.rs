@@ -1,0 +1,231 @@
+//! The policies of a configuration: parsed, named, annotated, validated; or everything that is
+//! wrong with them.
+//!
+//! Validation is strict and to dereference level 2: a policy reaches attributes of its principal
+//! and resource and of the resource's server, which are exactly the entities every decision has at
+//! hand, so no policy can err on a missing one. Not here: which policies matter to which request.
+
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+
+use cedar_policy::{
+    ActionConstraint, Policy, PolicyId, PolicySet, Schema, ValidationMode, ValidationWarning,
+    Validator,
+};
+use miette::Diagnostic;
+
+use crate::config::{PolicyText, Problem};
+use crate::names;
+use crate::schema::LISTING_FACTS;
+use crate::source::{self, Source};
+
+/// The annotations that mean something. `@description` is for the reader of the policy.
+const ANNOTATIONS: [&str; 3] = ["id", "advice", "description"];
+
+/// Deepest access to entities: `resource` is the first, `resource.server` the second.
+const DEREFERENCE_LEVEL: u32 = 2;
+
+/// Longest `@id`.
+const MAX_ID: usize = 128;
+
+/// A policy under its stable name.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedPolicy {
+    pub(crate) id: Rc<str>,
+    pub(crate) policy: Policy,
+    pub(crate) advice: Option<String>,
+}
+
+/// Reads and validates all policies of `text`.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub(crate) fn compile(
+    text: &PolicyText,
+    schema: &Schema,
+    servers: &BTreeSet<&str>,
+) -> Result<Vec<NamedPolicy>, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut policies: Vec<NamedPolicy> = Vec::new();
+    let mut sources: HashMap<String, Source<'_>> = HashMap::new();
+    for (path, text) in text.texts() {
+        let source = Source::new(path, text);
+        let set = match text.parse::<PolicySet>() {
+            Ok(set) => set,
+            Err(errors) => {
+                problems.extend(errors.iter().map(|error| source::problem(&source, error)));
+                continue;
+            }
+        };
+        for template in set.templates() {
+            problems.push(Problem::new(
+                source.path_of(&template.to_cedar()),
+                "a template has no principal or resource to apply to",
+            ));
+        }
+        for (offset, policy) in in_order(&set, text) {
+            let path = source.path_at(offset);
+            let id = match check_annotations(&policy, &path, &mut problems) {
+                Some(id) if sources.contains_key(&id) => {
+                    problems.push(
+                        Problem::new(path, format!("the id `{id}` is taken"))
+                            .with_help("audit names policies by `@id`: make it unique"),
+                    );
+                    continue;
+                }
+                Some(id) => id,
+                None => continue,
+            };
+            check_names(&policy, &id, &path, servers, &mut problems);
+            sources.insert(id.clone(), source.clone());
+            policies.push(NamedPolicy {
+                advice: policy.annotation("advice").map(str::to_owned),
+                policy: policy.new_id(PolicyId::new(&id)),
+                id: id.into(),
+            });
+        }
+    }
+    validate(&policies, schema, &sources, &mut problems);
+    if problems.is_empty() { Ok(policies) } else { Err(problems) }
+}
+
+/// The policies of `set`, which was read from `text`, with their offsets, in the order of the text.
+fn in_order(set: &PolicySet, text: &str) -> Vec<(usize, Policy)> {
+    let mut policies: Vec<&Policy> = set.policies().collect();
+    // Cedar numbers them: `policy0`, `policy1`, ..
+    policies.sort_by_key(|policy| {
+        let id: &str = policy.id().as_ref();
+        id.trim_start_matches("policy").parse().unwrap_or(usize::MAX)
+    });
+    let mut from = 0;
+    let mut found = Vec::with_capacity(policies.len());
+    for policy in policies {
+        let own = policy.to_cedar().unwrap_or_default();
+        let offset = text.get(from..).and_then(|rest| rest.find(&own)).unwrap_or(0) + from;
+        found.push((offset, policy.clone()));
+        from = (offset + own.len()).min(text.len());
+    }
+    found
+}
+
+/// The id of `policy`; None when it has none to be used.
+fn check_annotations(policy: &Policy, path: &str, problems: &mut Vec<Problem>) -> Option<String> {
+    for (name, _) in policy.annotations() {
+        if !ANNOTATIONS.contains(&name) {
+            problems.push(
+                Problem::new(path, format!("unknown annotation `@{name}`"))
+                    .with_help("known are @id, @advice and @description; none is ever ignored"),
+            );
+        }
+    }
+    if policy.annotation("advice").is_some_and(|advice| advice.trim().is_empty()) {
+        problems.push(Problem::new(path, "`@advice` is empty"));
+    }
+    match policy.annotation("id") {
+        None => {
+            problems.push(
+                Problem::new(path, "the policy has no `@id`")
+                    .with_help("audit names policies by it: put @id(\"..\") before the policy"),
+            );
+            None
+        }
+        Some(id) if id.is_empty() || id.len() > MAX_ID || id.chars().any(char::is_control) => {
+            problems.push(Problem::new(
+                path,
+                format!("`@id` is empty, longer than {MAX_ID} bytes or has control characters"),
+            ));
+            None
+        }
+        Some(id) => Some(id.to_owned()),
+    }
+}
+
+/// Finds what the validator cannot: names it knows nothing of, and a trap.
+fn check_names(
+    policy: &Policy,
+    id: &str,
+    path: &str,
+    servers: &BTreeSet<&str>,
+    problems: &mut Vec<Problem>,
+) {
+    if let ActionConstraint::Eq(action) = policy.action_constraint()
+        && action.id().unescaped() == "call_tool"
+    {
+        problems.push(
+            Problem::new(
+                path,
+                format!("for policy `{id}`, `action ==` misses tools with an action of their own"),
+            )
+            .with_help("write `action in MCP::Action::\"call_tool\"`"),
+        );
+    }
+    for uid in policy.entity_literals() {
+        let kind = uid.type_name();
+        let name = uid.id().unescaped();
+        let member = [&*names::TOOL, &*names::PROMPT, &*names::RESOURCE];
+        let wrong = if *kind == *names::SERVER {
+            (!servers.contains(name)).then(|| format!("unknown server `{name}`"))
+        } else if member.contains(&kind) {
+            match names::split_member_id(name) {
+                None => Some(format!("`{name}` is not of the form `server/name`")),
+                Some((server, _)) if !servers.contains(server) => {
+                    Some(format!("unknown server `{server}`"))
+                }
+                Some(_) => None,
+            }
+        } else if *kind == *names::GATEWAY {
+            (name != names::GATEWAY_ID)
+                .then(|| format!("the gateway is called `{}`", names::GATEWAY_ID))
+        } else {
+            (kind.basename() == LISTING_FACTS).then(|| format!("`{kind}` is not for policies"))
+        };
+        if let Some(wrong) = wrong {
+            problems.push(Problem::new(path, format!("for policy `{id}`, `{uid}`: {wrong}")));
+        }
+    }
+}
+
+/// Types, names and reachability of `policies`, by Cedar.
+fn validate(
+    policies: &[NamedPolicy],
+    schema: &Schema,
+    sources: &HashMap<String, Source<'_>>,
+    problems: &mut Vec<Problem>,
+) {
+    let set = match PolicySet::from_policies(policies.iter().map(|named| named.policy.clone())) {
+        Ok(set) => set,
+        Err(error) => {
+            problems.push(Problem::new("policy.policies", error.to_string()));
+            return;
+        }
+    };
+    let result = Validator::new(schema.clone()).validate_with_level(
+        &set,
+        ValidationMode::Strict,
+        DEREFERENCE_LEVEL,
+    );
+    let mut found = Vec::new();
+    for error in result.validation_errors() {
+        found.extend(located(sources, error.policy_id(), error));
+    }
+    for warning in result.validation_warnings() {
+        // Text in other scripts than Latin is no mistake; everything else that Cedar warns of makes
+        // a policy that never applies, or reads as another than it is.
+        if !matches!(warning, ValidationWarning::MixedScriptString(_)) {
+            found.extend(located(sources, warning.policy_id(), warning));
+        }
+    }
+    // Cedar reports in no particular order, and once for each combination of types.
+    found.sort_by(|a, b| (&a.path, &a.message).cmp(&(&b.path, &b.message)));
+    found.dedup();
+    problems.extend(found);
+}
+
+fn located<E: Diagnostic + 'static>(
+    sources: &HashMap<String, Source<'_>>,
+    id: &PolicyId,
+    error: &E,
+) -> Option<Problem> {
+    let id: &str = id.as_ref();
+    Some(source::problem(sources.get(id)?, error))
+}

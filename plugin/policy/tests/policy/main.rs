@@ -1,0 +1,11 @@
+//! What the policy engine promises, each promise a test. Grouped by what a caller, an operator and
+//! an auditor rely on; helpers are in `support`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod agreement;
+mod arguments;
+mod compile;
+mod decisions;
+mod demo;
+mod listing;
+mod support;
