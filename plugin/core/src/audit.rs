@@ -85,7 +85,7 @@ pub struct AuditRecord {
     /// Version of the credential in the vault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential_version: Option<u64>,
-    /// Where the credential came from: `cache` or `vault`.
+    /// Where the credential came from: `vault`, `cache` or `static`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential_source: Option<&'static str>,
     /// HTTP status of the server's answer.

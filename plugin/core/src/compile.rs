@@ -10,9 +10,10 @@ use std::time::Duration;
 use toolgate_policy::{PolicyEngine, Problem};
 
 use crate::config::{
-    Config, CredentialConfig, InjectionConfig, LoginConfig, ServerConfig, VaultConfig,
+    Config, CredentialConfig, InjectionConfig, KvConfig, LoginConfig, ServerConfig, VaultConfig,
 };
-use crate::credentials::{Credential, Login, Vault};
+use crate::credentials::{Credential, Fetched, KvCredential, Login, Vault};
+use crate::event::Timestamp;
 use crate::gateway::{Gateway, Injection, Server};
 use crate::identity::Identity;
 use crate::secret::{Secret, SecretSource};
@@ -102,8 +103,8 @@ impl Compiler<'_> {
         let credentials: BTreeMap<Rc<str>, Credential> = config
             .credentials
             .into_iter()
-            .map(|(name, credential)| {
-                (name.as_str().into(), self.credential(&name, credential, &vault_names))
+            .filter_map(|(name, credential)| {
+                Some((name.as_str().into(), self.credential(&name, credential, &vault_names)?))
             })
             .collect();
         let servers: BTreeMap<Rc<str>, Server> = config
@@ -242,14 +243,23 @@ impl Compiler<'_> {
         name: &str,
         config: CredentialConfig,
         vaults: &BTreeSet<String>,
-    ) -> Credential {
+    ) -> Option<Credential> {
         let path = format!("credentials.{name}");
+        match config {
+            CredentialConfig::Kv(config) => {
+                Some(Credential::Kv(self.kv(&format!("{path}.kv"), config, vaults)))
+            }
+            CredentialConfig::Static(source) => {
+                let value = Rc::new(self.secret(&format!("{path}.static"), source)?);
+                let expires = Timestamp(Duration::MAX);
+                Some(Credential::Static(Rc::new(Fetched { value, version: None, expires })))
+            }
+        }
+    }
+
+    fn kv(&mut self, path: &str, config: KvConfig, vaults: &BTreeSet<String>) -> KvCredential {
         if !vaults.contains(&config.vault) {
-            self.problem(
-                format!("{path}.vault"),
-                format!("there is no vault {:?}", config.vault),
-                "add it under `vaults`",
-            );
+            self.problem(format!("{path}.vault"), format!("there is no vault {:?}", config.vault), "add it under `vaults`");
         }
         self.vault_path(&format!("{path}.mount"), &config.mount);
         self.vault_path(&format!("{path}.path"), &config.path);
@@ -257,13 +267,9 @@ impl Compiler<'_> {
             self.problem(format!("{path}.field"), "the field is empty", "");
         }
         if config.ttl_seconds == 0 {
-            self.problem(
-                format!("{path}.ttl_seconds"),
-                "0 would ask the vault for every request",
-                "choose at least 1",
-            );
+            self.problem(format!("{path}.ttl_seconds"), "0 would ask the vault for every request", "choose at least 1");
         }
-        Credential::new(config)
+        KvCredential::new(config)
     }
 
     fn vault(&mut self, name: &str, config: VaultConfig) -> Option<Vault> {

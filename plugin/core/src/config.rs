@@ -157,10 +157,20 @@ pub struct AppRoleConfig {
     pub secret_id: SecretSource,
 }
 
+/// Where a credential comes from.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialConfig {
+    /// A vault's key-value engine, version 2.
+    Kv(KvConfig),
+    /// A fixed value, for development: it is not renewed, and changing it is a rollout.
+    Static(SecretSource),
+}
+
 /// A credential in a vault's key-value engine, version 2.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CredentialConfig {
+pub struct KvConfig {
     /// Name of an entry of `vaults`.
     pub vault: String,
     /// Where the engine is mounted.

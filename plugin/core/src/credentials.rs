@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use toolgate_protocol::json::{Json, Object};
 
-use crate::config::CredentialConfig;
+use crate::config::KvConfig;
 use crate::event::{CallOutcome, FieldValue, HttpCall, Timestamp};
 use crate::secret::Secret;
 
@@ -45,7 +45,15 @@ pub(crate) enum Login {
 }
 
 /// A credential, compiled.
-pub(crate) struct Credential {
+pub(crate) enum Credential {
+    /// Read from a vault.
+    Kv(KvCredential),
+    /// Part of the configuration.
+    Static(Rc<Fetched>),
+}
+
+/// A credential in a vault's key-value engine.
+pub(crate) struct KvCredential {
     pub(crate) vault: Rc<str>,
     path: String,
     field: String,
@@ -116,7 +124,7 @@ impl Vault {
     }
 
     /// The call that reads a credential.
-    pub(crate) fn read_call(&self, credential: &Credential, token: Rc<Secret>) -> HttpCall {
+    pub(crate) fn read_call(&self, credential: &KvCredential, token: Rc<Secret>) -> HttpCall {
         self.call("GET", credential.path.clone(), Some(token))
     }
 
@@ -141,8 +149,8 @@ impl Vault {
     }
 }
 
-impl Credential {
-    pub(crate) fn new(config: CredentialConfig) -> Self {
+impl KvCredential {
+    pub(crate) fn new(config: KvConfig) -> Self {
         Self {
             vault: config.vault.into(),
             // Both parts were checked to hold only characters that stand for themselves in a path.
@@ -166,13 +174,7 @@ impl Credential {
             .get(&self.field)
             .and_then(Json::as_str)
             .ok_or(VaultError::Field)?;
-        let sendable = |text: &str| {
-            !text.is_empty()
-                && text.len() <= LONGEST_CREDENTIAL
-                && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
-                && text.trim() == text
-        };
-        if !sendable(value) {
+        if !is_sendable(value) {
             return Err(VaultError::Value);
         }
         let lease = lease(&answer, "lease_duration");
@@ -187,6 +189,14 @@ impl Credential {
             expires: now.after(life),
         })
     }
+}
+
+/// Whether a header field can carry this credential as it is.
+pub(crate) fn is_sendable(value: &str) -> bool {
+    !value.is_empty()
+        && value.len() <= LONGEST_CREDENTIAL
+        && value.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        && value.trim() == value
 }
 
 /// Reads the answer to [`Vault::login_call`].
@@ -231,6 +241,8 @@ fn answer(outcome: &CallOutcome) -> Result<Json, VaultError> {
         }
         CallOutcome::Response { status: 403, .. } => Err(VaultError::Forbidden),
         CallOutcome::Response { status: 404, .. } => Err(VaultError::Missing),
+        // What a proxy answers in place of a vault that it cannot reach.
+        CallOutcome::Response { status: 502..=504, .. } => Err(VaultError::Unreachable),
         CallOutcome::Response { status, .. } => Err(VaultError::Status(*status)),
     }
 }

@@ -12,7 +12,7 @@ use toolgate_protocol::mcp::{Era, Operation, listen_uris};
 
 use crate::audit::{AuditRecord, digest};
 use crate::config::ArgumentsAudit;
-use crate::credentials::{Fetched, Login, VaultError, VaultToken};
+use crate::credentials::{Credential, Fetched, Login, VaultError, VaultToken};
 use crate::denial::{Denial, Reason};
 use crate::event::{Timestamp, UpstreamRequest};
 use crate::gateway::{Gateway, Injection, Server};
@@ -113,13 +113,8 @@ impl Gateway {
             }
         }
         let credential = self.credential(server, facts, now, audit)?;
-        let upstream = upstream::request(
-            server,
-            &asked.head.headers,
-            asked.message.as_ref(),
-            asked.era,
-            credential.as_ref().map(|(injection, fetched)| (*injection, &**fetched)),
-        );
+        let credential = credential.as_ref().map(|(injection, fetched)| (*injection, &**fetched));
+        let upstream = upstream::request(server, asked, credential);
         let filter_lists =
             matches!(operation, Some(Operation::List(_) | Operation::Listen { .. }) | None);
         Ok(Verdict { upstream, filter_lists })
@@ -186,9 +181,9 @@ impl Gateway {
                 Rc::clone(fetched)
             }
             Some(Err(error)) => return Err(unavailable(*error, audit).into()),
-            None => match self.remembered(name, now) {
-                Some(fetched) => {
-                    audit.credential_source = Some("cache");
+            None => match self.at_hand(name, now) {
+                Some((source, fetched)) => {
+                    audit.credential_source = Some(source);
                     fetched
                 }
                 None => {
@@ -201,9 +196,14 @@ impl Gateway {
         Ok(Some((injection, fetched)))
     }
 
-    fn remembered(&self, name: &str, now: Timestamp) -> Option<Rc<Fetched>> {
+    /// A credential that need not be fetched, and where it comes from.
+    fn at_hand(&self, name: &str, now: Timestamp) -> Option<(&'static str, Rc<Fetched>)> {
+        if let Some(Credential::Static(fetched)) = self.credentials.get(name) {
+            return Some(("static", Rc::clone(fetched)));
+        }
         let secrets = self.secrets.borrow();
-        secrets.values.get(name).filter(|fetched| now < fetched.expires).map(Rc::clone)
+        let fetched = secrets.values.get(name).filter(|fetched| now < fetched.expires)?;
+        Some(("cache", Rc::clone(fetched)))
     }
 
     /// The token for the vault that holds the credential `name`.
@@ -216,7 +216,10 @@ impl Gateway {
     ) -> Result<Rc<crate::secret::Secret>, Stop> {
         let missing =
             || Denial::new(Reason::Internal, "a credential is configured without its vault");
-        let vault_name = &self.credentials.get(name).ok_or_else(missing)?.vault;
+        let Some(Credential::Kv(credential)) = self.credentials.get(name) else {
+            return Err(missing().into());
+        };
+        let vault_name = &credential.vault;
         let (vault_name, vault) = self.vaults.get_key_value(vault_name).ok_or_else(missing)?;
         if let Login::Token(token) = &vault.login {
             return Ok(Rc::clone(token));

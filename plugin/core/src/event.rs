@@ -94,6 +94,9 @@ pub enum Effect {
         /// The request.
         call: HttpCall,
     },
+    /// Replace the whole body of the request, which is complete and held. Comes with the event that
+    /// completed it, at the latest with [`Effect::SendUpstream`], since one host takes no body later.
+    ReplaceRequestBody(Vec<u8>),
     /// Send the request on to a server. Ends the hold on the request.
     SendUpstream(UpstreamRequest),
     /// Answer the client; nothing goes upstream.
@@ -161,8 +164,6 @@ pub struct UpstreamRequest {
     pub path: Rc<str>,
     /// Changes to the other header fields.
     pub edit: HeadEdit,
-    /// The body that replaces the client's; `None` where the request has none.
-    pub body: Option<Vec<u8>>,
 }
 
 /// Changes to header fields: removals first.

@@ -13,7 +13,7 @@ use toolgate_protocol::headers::Headers;
 use toolgate_protocol::mcp::ListKind;
 
 use crate::audit::{AuditRecord, Outcome};
-use crate::credentials::{VaultError, login_answer};
+use crate::credentials::{Credential, VaultError, login_answer};
 use crate::decide::{Facts, Need, Stop, Verdict};
 use crate::denial::{Denial, Reason};
 use crate::event::{CallId, CallOutcome, Effect, Event, Flow, Timestamp};
@@ -273,10 +273,11 @@ impl Step<'_> {
         }
     }
 
-    fn decide(&mut self, asked: Box<Asked>, facts: Facts, rounds: u8) -> (Phase, Flow) {
+    fn decide(&mut self, mut asked: Box<Asked>, facts: Facts, rounds: u8) -> (Phase, Flow) {
         let need = match self.gateway.decide(&asked, &facts, self.now, self.audit) {
             Ok(Verdict { upstream, filter_lists }) => {
                 self.audit.decision = Outcome::Allow;
+                self.replace_body(&mut asked);
                 self.out.push(Effect::SendUpstream(upstream));
                 return (Phase::ExpectResponseHead { asked, filter_lists }, Flow::Forward);
             }
@@ -288,6 +289,7 @@ impl Step<'_> {
             let denial = Denial::new(Reason::Internal, "the decision did not come to an end");
             return self.deny_asked(denial, &asked);
         };
+        self.replace_body(&mut asked);
         let id = CallId(*self.next_call);
         *self.next_call = self.next_call.wrapping_add(1);
         self.out.push(Effect::Call { id, call });
@@ -298,12 +300,21 @@ impl Step<'_> {
         )
     }
 
+    /// Hands the body over while the host still takes it; once.
+    fn replace_body(&mut self, asked: &mut Asked) {
+        if !asked.body.is_empty() {
+            self.out.push(Effect::ReplaceRequestBody(mem::take(&mut asked.body)));
+        }
+    }
+
     fn call_for(&mut self, need: &Need, facts: &Facts) -> Option<crate::event::HttpCall> {
         match need {
             Need::VaultLogin(vault) => self.gateway.vaults.get(vault)?.login_call(),
             Need::Credential(name) => {
                 let token = self.gateway.vault_token(name, facts, self.now, self.audit).ok()?;
-                let credential = self.gateway.credentials.get(name)?;
+                let Some(Credential::Kv(credential)) = self.gateway.credentials.get(name) else {
+                    return None;
+                };
                 Some(self.gateway.vaults.get(&credential.vault)?.read_call(credential, token))
             }
         }
@@ -321,7 +332,9 @@ impl Step<'_> {
                 facts.logins.insert(vault, login);
             }
             Need::Credential(name) => {
-                let Some(credential) = self.gateway.credentials.get(&name) else { return };
+                let Some(Credential::Kv(credential)) = self.gateway.credentials.get(&name) else {
+                    return;
+                };
                 let fetched = credential.read_answer(outcome, self.now).map(Rc::new);
                 match &fetched {
                     Ok(fetched) => {

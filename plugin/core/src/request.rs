@@ -48,6 +48,10 @@ pub(crate) struct Asked {
     pub(crate) head: Head,
     pub(crate) message: Option<Message>,
     pub(crate) era: Era,
+    /// The message as it goes on: the parsed one, serialised again. Taken when it is sent.
+    pub(crate) body: Vec<u8>,
+    /// Its length in bytes.
+    pub(crate) body_length: usize,
 }
 
 impl Gateway {
@@ -121,7 +125,7 @@ impl Asked {
     ) -> Result<Self, (Denial, Option<Id>)> {
         if head.http_method != HttpMethod::Post {
             return match body {
-                [] => Ok(Self { head, message: None, era: Era::Legacy }),
+                [] => Ok(Self::without_message(head)),
                 _ => {
                     let message = "this request must not have a body";
                     Err((Denial::new(Reason::InvalidMessage, message), None))
@@ -153,9 +157,14 @@ impl Asked {
         if era == Era::Modern {
             check_mirrors(&head.headers, &message)?;
         }
-        let asked = Self { head, message: Some(message), era };
+        let body = message.to_bytes();
+        let asked = Self { head, message: Some(message), era, body_length: body.len(), body };
         asked.operation()?;
         Ok(asked)
+    }
+
+    fn without_message(head: Head) -> Self {
+        Self { head, message: None, era: Era::Legacy, body: Vec::new(), body_length: 0 }
     }
 
     /// What is asked for; `None` for the requests without a message.

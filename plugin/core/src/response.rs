@@ -102,6 +102,11 @@ impl Answer {
             (..=199 | 300..=399, _) => {
                 refuse(Reason::ServerAnswer, "the server answered with something that is not MCP")
             }
+            // Acknowledgements and ends of sessions: the status says it all, and what some servers
+            // write beneath it is nothing a client reads.
+            (200..=299, Form::Other) if message.is_none() || id.is_none() => {
+                Ok((Some(self.without_body()), Some(ResponseFilter { mode: Mode::Drop, id, seen: None })))
+            }
             (200..=299 | 500.., Form::Other) if !self.end => {
                 refuse(Reason::ServerAnswer, "the server answered with something that is not MCP")
             }
@@ -124,6 +129,12 @@ impl Answer {
             }
             _ => Ok((None, None)),
         }
+    }
+
+    fn without_body(&self) -> HeadEdit {
+        let names = ["content-length", "content-encoding", "content-type"];
+        let remove = if self.end { Vec::new() } else { names.map(Into::into).into() };
+        HeadEdit { remove, set: Vec::new() }
     }
 }
 

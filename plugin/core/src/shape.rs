@@ -114,6 +114,9 @@ fn remove(document: &mut Value, path: &[Step]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use std::collections::BTreeMap;
 
     use serde::Deserialize;

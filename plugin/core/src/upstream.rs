@@ -4,12 +4,12 @@
 use std::rc::Rc;
 
 use toolgate_protocol::headers::{Headers, encode_mirrored};
-use toolgate_protocol::jsonrpc::Message;
 use toolgate_protocol::mcp::{Era, mirrored_name};
 
 use crate::credentials::Fetched;
 use crate::event::{FieldValue, HeadEdit, UpstreamRequest};
 use crate::gateway::{Injection, Server};
+use crate::request::Asked;
 use crate::secret::Secret;
 
 /// Headers of the client that go on to every server. All others are taken out, the client's
@@ -34,33 +34,31 @@ pub(crate) const FORWARDED: &[&str] = &[
 /// Builds the request for `server`.
 pub(crate) fn request(
     server: &Server,
-    headers: &Headers,
-    message: Option<&Message>,
-    era: Era,
+    asked: &Asked,
     credential: Option<(&Injection, &Fetched)>,
 ) -> UpstreamRequest {
-    let mut edit = HeadEdit { remove: removed(server, headers, era), set: Vec::new() };
+    let era = asked.era;
+    let mut edit = HeadEdit { remove: removed(server, &asked.head.headers, era), set: Vec::new() };
     let mut set = |name: &str, value: String| {
         edit.set.push((name.to_owned(), FieldValue::Public(value)));
     };
-    let body = message.map(Message::to_bytes);
-    match &body {
-        Some(body) => {
+    match &asked.message {
+        Some(message) => {
             // Servers refuse requests that do not accept both, and not every client says so.
             set("accept", "application/json, text/event-stream".into());
             set("content-type", "application/json".into());
-            set("content-length", body.len().to_string());
+            set("content-length", asked.body_length.to_string());
+            if era == Era::Modern {
+                // They were compared with the body; from here on they are made from it.
+                if let Some(method) = message.method() {
+                    set("mcp-method", encode_mirrored(method));
+                }
+                if let Some(name) = mirrored_name(message) {
+                    set("mcp-name", encode_mirrored(name));
+                }
+            }
         }
         None => set("accept", "text/event-stream".into()),
-    }
-    if let (Era::Modern, Some(message)) = (era, message) {
-        // They were compared with the body; from here on they are made from it.
-        if let Some(method) = message.method() {
-            set("mcp-method", encode_mirrored(method));
-        }
-        if let Some(name) = mirrored_name(message) {
-            set("mcp-name", encode_mirrored(name));
-        }
     }
     if let Some((injection, fetched)) = credential {
         let Injection { header, before, after, .. } = injection;
@@ -72,7 +70,6 @@ pub(crate) fn request(
         authority: Rc::clone(&server.authority),
         path: Rc::clone(&server.path),
         edit,
-        body,
     }
 }
 

@@ -64,20 +64,17 @@ impl HttpExchange {
                     }
                     None => failed = Some(id),
                 },
-                Effect::SendUpstream(request) => {
-                    if let Err(Status(status)) = send_upstream(self.host, &request) {
-                        // Half an edit must not go out.
-                        self.unsendable = true;
-                        log::error!(
-                            "a request could not be prepared for its server: status {status}"
-                        );
-                        send_reply(&LocalReply {
-                            status: 500,
-                            headers: vec![("content-type", "application/json".into())],
-                            body: INTERNAL_ERROR.to_vec(),
-                        });
+                Effect::ReplaceRequestBody(bytes) => {
+                    if let Err(Status(status)) = abi::replace_buffer(Buffer::RequestBody, &bytes) {
+                        self.fail(status);
                     }
                 }
+                Effect::SendUpstream(request) if !self.unsendable => {
+                    if let Err(Status(status)) = send_upstream(self.host, &request) {
+                        self.fail(status);
+                    }
+                }
+                Effect::SendUpstream(_) => {}
                 Effect::Reply(reply) => send_reply(&reply),
                 Effect::EditResponse(edit) => {
                     if let Err(Status(status)) = edit_headers(Map::ResponseHeaders, &edit) {
@@ -93,6 +90,21 @@ impl HttpExchange {
             }
         }
         failed
+    }
+}
+
+impl HttpExchange {
+    /// Half an edit must not go out: the client gets an answer instead.
+    fn fail(&mut self, status: u32) {
+        log::error!("a request could not be prepared for its server: status {status}");
+        if !self.unsendable {
+            self.unsendable = true;
+            send_reply(&LocalReply {
+                status: 500,
+                headers: vec![("content-type", "application/json".into())],
+                body: INTERNAL_ERROR.to_vec(),
+            });
+        }
     }
 }
 
@@ -229,9 +241,6 @@ fn dispatch(call: &HttpCall) -> Option<u32> {
 
 fn send_upstream(host: Host, request: &UpstreamRequest) -> Result<(), Status> {
     edit_headers(Map::RequestHeaders, &request.edit)?;
-    if let Some(body) = &request.body {
-        abi::replace_buffer(Buffer::RequestBody, body)?;
-    }
     host.route(request)
 }
 

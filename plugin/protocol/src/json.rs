@@ -376,6 +376,9 @@ fn unsafe_integer<E: de::Error>(value: impl fmt::Display) -> E {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
 
     fn check_refused(text: &str, why: &str) {

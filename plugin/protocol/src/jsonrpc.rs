@@ -272,6 +272,9 @@ pub fn error_response(id: Option<Id>, code: i64, message: &str, data: Option<Jso
 
 #[cfg(test)]
 mod tests {
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
 
     fn check_refused(text: &str, code: i64, why: &str) {

@@ -436,6 +436,9 @@ pub fn mirrored_name<'a>(message: &'a Message) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
 
     fn message(method: &str, params: &str) -> Message {

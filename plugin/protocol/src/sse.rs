@@ -161,6 +161,9 @@ fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
 
     const STREAM: &[u8] = b": hello\n\nid: 1\nretry: 5\ndata:\n\nevent: message\r\ndata: {\"a\":1,\r\ndata: \"b\":2}\r\n\r\ndata: caf\xc3\xa9\r\r: ping\ndata: x\n\n";

@@ -1,0 +1,144 @@
+//! Checks files and gathers what is to be said of each.
+//!
+//! Not here: how it is said (`report`), where configurations stand in a file (`document`).
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use toolgate_core::Gateway;
+
+use crate::document::{self, Found, Variables};
+
+/// Stands for the value of a variable that only the host has.
+const PLACEHOLDER: &str = "placeholder";
+
+/// Where the values of environment variables come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Environment {
+    /// From nowhere: whoever checks a configuration need not hold its secrets.
+    Placeholders,
+    /// From this process.
+    Process,
+}
+
+/// What there is to say of all files.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    pub(crate) valid: bool,
+    pub(crate) files: Vec<FileReport>,
+}
+
+/// What there is to say of one file.
+#[derive(Serialize)]
+pub(crate) struct FileReport {
+    pub(crate) file: String,
+    /// Why the file could not be used at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+    pub(crate) configurations: Vec<ConfigurationReport>,
+}
+
+/// What there is to say of one plugin configuration.
+#[derive(Serialize)]
+pub(crate) struct ConfigurationReport {
+    /// Where it stands in the file; empty when it is the file.
+    pub(crate) path: String,
+    pub(crate) valid: bool,
+    /// Name and hash of its policies, when it is valid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) policy_set: Option<String>,
+    /// The environment variables that the host must have.
+    pub(crate) environment: BTreeSet<String>,
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// What the filter would say.
+#[derive(Serialize)]
+pub(crate) struct Problem {
+    pub(crate) path: String,
+    pub(crate) message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) help: Option<String>,
+}
+
+impl Report {
+    /// Checks files.
+    pub(crate) fn new(files: &[PathBuf], environment: Environment) -> Self {
+        let files: Vec<_> = files.iter().map(|file| FileReport::new(file, environment)).collect();
+        Self { valid: files.iter().all(FileReport::is_valid), files }
+    }
+
+    /// 0: valid; 1: problems; 2: a file could not be used.
+    pub(crate) fn exit_code(&self) -> u8 {
+        if self.files.iter().any(|file| file.error.is_some()) {
+            2
+        } else {
+            u8::from(!self.valid)
+        }
+    }
+}
+
+impl FileReport {
+    fn new(file: &Path, environment: Environment) -> Self {
+        let (error, configurations) = match document::read(file) {
+            Ok(found) => {
+                let report = |found| ConfigurationReport::new(found, environment);
+                (None, found.into_iter().map(report).collect())
+            }
+            Err(error) => (Some(error), Vec::new()),
+        };
+        Self { file: file.display().to_string(), error, configurations }
+    }
+
+    fn is_valid(&self) -> bool {
+        self.error.is_none() && self.configurations.iter().all(|found| found.valid)
+    }
+}
+
+impl ConfigurationReport {
+    fn new(found: Found, environment: Environment) -> Self {
+        let needed = RefCell::default();
+        let variable = |name: &str| variable(name, &found.variables, environment, &needed);
+        let compiled = Gateway::compile(&found.document, &variable);
+        let (policy_set, problems) = match compiled {
+            Ok(gateway) => (Some(gateway.policy_set().to_owned()), Vec::new()),
+            Err(problems) => (None, problems),
+        };
+        let problem = |problem: toolgate_core::Problem| Problem {
+            path: problem.path,
+            message: problem.message,
+            help: problem.help,
+        };
+        Self {
+            path: found.path,
+            valid: policy_set.is_some(),
+            policy_set,
+            environment: needed.into_inner(),
+            problems: problems.into_iter().map(problem).collect(),
+        }
+    }
+}
+
+/// The variable as the plugin would see it.
+fn variable(
+    name: &str,
+    variables: &Variables,
+    environment: Environment,
+    needed: &RefCell<BTreeSet<String>>,
+) -> Option<String> {
+    if let Variables::Listed { from_host, fixed } = variables {
+        if let Some(value) = fixed.get(name) {
+            return Some(value.clone());
+        }
+        if !from_host.contains(name) {
+            return None;
+        }
+    }
+    needed.borrow_mut().insert(name.to_owned());
+    match environment {
+        Environment::Placeholders => Some(PLACEHOLDER.to_owned()),
+        Environment::Process => std::env::var(name).ok(),
+    }
+}

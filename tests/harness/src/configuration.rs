@@ -1,0 +1,50 @@
+//! The demo's configuration, from the very file that users run, with a scenario's changes.
+
+use serde_json::Value;
+
+use crate::repository;
+
+/// `envoy/envoy.yaml` as a document.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn bootstrap() -> Result<Value, String> {
+    let text = repository::read("envoy/envoy.yaml")?;
+    serde_saphyr::from_str(&text).map_err(|error| format!("envoy/envoy.yaml: {error}"))
+}
+
+/// Where the plugin's configuration stands in the bootstrap.
+pub const PLUGIN: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config/configuration/value";
+
+/// The plugin's configuration in the bootstrap, with a merge patch (RFC 7396) applied.
+///
+/// # Errors
+/// When the file is not as it should be.
+pub fn plugin(patch: Option<&Value>) -> Result<Value, String> {
+    let mut plugin =
+        bootstrap()?.pointer(PLUGIN).cloned().ok_or("envoy.yaml has no plugin configuration")?;
+    if let Some(patch) = patch {
+        merge(&mut plugin, patch);
+    }
+    Ok(plugin)
+}
+
+/// JSON merge patch, RFC 7396.
+pub fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(changes) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    if let Value::Object(members) = target {
+        for (key, change) in changes {
+            if change.is_null() {
+                members.remove(key);
+            } else {
+                merge(members.entry(key.clone()).or_insert(Value::Null), change);
+            }
+        }
+    }
+}

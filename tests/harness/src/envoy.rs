@@ -1,0 +1,270 @@
+//! The driver with a real Envoy: one process for the whole suite, started from `envoy/envoy.yaml`.
+//!
+//! Every scenario has a listener of its own, with its own plugin configuration, upstreams and access
+//! log, so that nothing a scenario leaves in memory reaches another.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::configuration::{self, PLUGIN, merge};
+use crate::play::{Driver, Observed, Request, Session};
+use crate::repository;
+use crate::scenario::{DriverKind, Scenario};
+use crate::wire;
+use crate::world::{World, secret};
+
+/// How long anything may take on a slow machine before the test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A real Envoy with a listener for every scenario.
+pub struct Envoy {
+    process: Mutex<Child>,
+    folder: PathBuf,
+    places: BTreeMap<String, Place>,
+}
+
+/// Where one scenario is played.
+struct Place {
+    port: u16,
+    access_log: PathBuf,
+    world: Slot,
+}
+
+/// The world that the upstreams of a place belong to, while its scenario is played.
+type Slot = Arc<Mutex<Option<Arc<World>>>>;
+
+struct EnvoySession {
+    port: u16,
+    access_log: PathBuf,
+    envoy_log: PathBuf,
+    records: usize,
+    world: Arc<World>,
+}
+
+impl Envoy {
+    /// Starts `program` with a listener for every scenario.
+    ///
+    /// # Errors
+    /// What kept it from starting, with the last lines of its log.
+    pub fn start(program: &str, scenarios: &[Scenario]) -> Result<Self, String> {
+        let folder = repository::path("target/envoy-suite");
+        std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+        let mut bootstrap = configuration::bootstrap()?;
+        let listener = bootstrap["static_resources"]["listeners"][0].clone();
+        let clusters = bootstrap["static_resources"]["clusters"].clone();
+        // Held until everything has its port, so that none is given out twice.
+        let mut reserved = Vec::new();
+        let admin = free_port(&mut reserved)?;
+        bootstrap["admin"]["address"]["socket_address"]["port_value"] = json!(admin);
+        bootstrap["static_resources"]["listeners"] = json!([]);
+        bootstrap["static_resources"]["clusters"] = json!([]);
+        let mut places = BTreeMap::new();
+        for (index, scenario) in scenarios.iter().enumerate() {
+            let place = Place {
+                port: free_port(&mut reserved)?,
+                access_log: folder.join(format!("access-{index}.log")),
+                world: Slot::default(),
+            };
+            let _absent_on_the_first_run = std::fs::remove_file(&place.access_log);
+            let mut plugin = configuration::plugin(scenario.configuration.as_ref())?;
+            for mut cluster in clusters.as_array().cloned().unwrap_or_default() {
+                let name = cluster["name"].as_str().unwrap_or_default().to_owned();
+                let own = format!("{name}-{index}");
+                let port = wire::listen(&name, Arc::clone(&place.world))?;
+                cluster["name"] = json!(own);
+                cluster["load_assignment"]["cluster_name"] = json!(own);
+                cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
+                    ["socket_address"]["port_value"] = json!(port);
+                push(&mut bootstrap["static_resources"]["clusters"], cluster);
+                rename_cluster(&mut plugin, &name, &own);
+            }
+            push(
+                &mut bootstrap["static_resources"]["listeners"],
+                own_listener(&listener, index, &place, plugin),
+            );
+            places.insert(scenario.name.clone(), place);
+        }
+        let file = folder.join("envoy.yaml");
+        std::fs::write(&file, bootstrap.to_string()).map_err(|error| error.to_string())?;
+        drop(reserved);
+        let process = launch(program, &folder, &file)?;
+        let envoy = Self { process: Mutex::new(process), folder, places };
+        envoy.wait_until_ready(admin)?;
+        Ok(envoy)
+    }
+
+    fn wait_until_ready(&self, admin: u16) -> Result<(), String> {
+        let begin = Instant::now();
+        let ready = Request { method: "GET".into(), path: "/ready".into(), ..Request::default() };
+        loop {
+            if wire::exchange(admin, &ready, &|| true).is_ok_and(|seen| seen.status == Some(200)) {
+                return Ok(());
+            }
+            let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+            let ended = process.try_wait().map_err(|error| error.to_string())?;
+            if ended.is_some() || begin.elapsed() > PATIENCE * 2 {
+                return Err(format!("Envoy is not ready: {}", self.last_words()));
+            }
+            drop(process);
+            std::thread::yield_now();
+        }
+    }
+
+    fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(self.folder.join("envoy.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().rev().take(5).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let _gone_already = process.kill();
+        let _gone_already = process.wait();
+    }
+}
+
+impl Driver for Envoy {
+    fn kind(&self) -> DriverKind {
+        DriverKind::Envoy
+    }
+
+    fn start(&self, scenario: &Scenario, world: Arc<World>) -> Result<Box<dyn Session>, String> {
+        let place = self.places.get(&scenario.name).ok_or("Envoy has no listener for it")?;
+        *place.world.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&world));
+        Ok(Box::new(EnvoySession {
+            port: place.port,
+            access_log: place.access_log.clone(),
+            envoy_log: self.folder.join("envoy.log"),
+            records: 0,
+            world,
+        }))
+    }
+}
+
+impl Session for EnvoySession {
+    fn now(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn advance(&mut self, _by: Duration) {}
+
+    fn exchange(&mut self, request: &Request) -> Result<Observed, String> {
+        let world = Arc::clone(&self.world);
+        let mut observed = wire::exchange(self.port, request, &|| world.was_asked())?;
+        observed.audit = self.new_records()?;
+        Ok(observed)
+    }
+
+    fn logs(&mut self) -> String {
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+        read(&self.access_log) + &read(&self.envoy_log)
+    }
+}
+
+impl EnvoySession {
+    /// The access log's lines that were not there before: at least one, since every exchange has one.
+    fn new_records(&mut self) -> Result<Vec<BTreeMap<String, String>>, String> {
+        let begin = Instant::now();
+        loop {
+            let text = std::fs::read_to_string(&self.access_log).unwrap_or_default();
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            let lines: Vec<&str> = whole.lines().skip(self.records).collect();
+            if !lines.is_empty() {
+                self.records += lines.len();
+                return lines.into_iter().map(record).collect();
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err("the access log has no line for the exchange".into());
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn record(line: &str) -> Result<BTreeMap<String, String>, String> {
+    let fields: BTreeMap<String, Value> =
+        serde_json::from_str(line).map_err(|error| format!("an access log line is no JSON: {error}"))?;
+    Ok(fields
+        .into_iter()
+        .filter_map(|(name, value)| match value {
+            Value::Null => None,
+            Value::String(text) => Some((name, text)),
+            other => Some((name, other.to_string())),
+        })
+        .collect())
+}
+
+fn own_listener(listener: &Value, index: usize, place: &Place, plugin: Value) -> Value {
+    let mut own = listener.clone();
+    let name = format!("scenario-{index}");
+    merge(
+        &mut own,
+        &json!({"name": name, "address": {"socket_address": {"port_value": place.port}}}),
+    );
+    let relative = PLUGIN.trim_start_matches("/static_resources/listeners/0");
+    if let Some(value) = own.pointer_mut(relative) {
+        *value = plugin;
+    }
+    let wasm = relative.trim_end_matches("/configuration/value");
+    if let Some(wasm) = own.pointer_mut(wasm) {
+        // Another root id is another root context: a gateway that shares nothing with the others.
+        merge(wasm, &json!({"name": name, "root_id": name}));
+    }
+    let manager = &mut own["filter_chains"][0]["filters"][0]["typed_config"];
+    let log = &mut manager["access_log"][0];
+    log["name"] = json!("envoy.access_loggers.file");
+    log["typed_config"]["@type"] =
+        json!("type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog");
+    log["typed_config"]["path"] = json!(place.access_log);
+    own
+}
+
+fn rename_cluster(plugin: &mut Value, name: &str, own: &str) {
+    for section in ["servers", "vaults"] {
+        for (_, entry) in plugin[section].as_object_mut().into_iter().flatten() {
+            if entry["cluster"] == json!(name) {
+                entry["cluster"] = json!(own);
+            }
+        }
+    }
+}
+
+fn launch(program: &str, folder: &Path, file: &Path) -> Result<Child, String> {
+    let log = std::fs::File::create(folder.join("envoy.log")).map_err(|error| error.to_string())?;
+    let copy = log.try_clone().map_err(|error| error.to_string())?;
+    Command::new(program)
+        .args(["--log-level", "warning", "--component-log-level", "wasm:info"])
+        .args(["--concurrency", "1", "--disable-hot-restart"])
+        .args(["--file-flush-interval-msec", "20", "--config-path"])
+        .arg(file)
+        .current_dir(repository::path("."))
+        .env("TOOLGATE_VAULT_ROLE_ID", secret("ROLE_ID"))
+        .env("TOOLGATE_VAULT_SECRET_ID", secret("SECRET_ID"))
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(copy)
+        .spawn()
+        .map_err(|error| format!("{program} could not be started: {error}"))
+}
+
+/// A port that nobody uses, and that nobody gets while `reserved` lives.
+fn free_port(reserved: &mut Vec<TcpListener>) -> Result<u16, String> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(|error| error.to_string())?;
+    let port = listener.local_addr().map_err(|error| error.to_string())?.port();
+    reserved.push(listener);
+    Ok(port)
+}
+
+fn push(array: &mut Value, element: Value) {
+    if let Some(array) = array.as_array_mut() {
+        array.push(element);
+    }
+}

@@ -1,0 +1,285 @@
+//! The driver without a proxy: the core alone, with a clock that moves when it is told to.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use toolgate_core::{
+    CallOutcome, Effect, Event, Exchange, Flow, Gateway, HeadEdit, Headers, HttpCall, Timestamp,
+    UpstreamRequest,
+};
+
+use crate::configuration;
+use crate::play::{Driver, Observed, Request, Session};
+use crate::scenario::{DriverKind, Scenario};
+use crate::world::{Answer, Asked, Reply, World, secret};
+
+/// When scenarios with a virtual clock begin: 2026-11-23T12:00:00Z.
+pub const BEGIN: Duration = Duration::from_secs(1_795_435_200);
+
+/// The core, natively.
+pub struct Native;
+
+struct NativeSession {
+    gateway: Rc<Gateway>,
+    world: Arc<World>,
+    now: Duration,
+}
+
+impl Driver for Native {
+    fn kind(&self) -> DriverKind {
+        DriverKind::Native
+    }
+
+    fn start(&self, scenario: &Scenario, world: Arc<World>) -> Result<Box<dyn Session>, String> {
+        let plugin = configuration::plugin(scenario.configuration.as_ref())?;
+        Ok(Box::new(NativeSession { gateway: Rc::new(gateway(&plugin)?), world, now: BEGIN }))
+    }
+}
+
+/// The gateway of a plugin configuration, with the planted secrets as its environment.
+///
+/// # Errors
+/// Everything that is wrong with the configuration.
+pub fn gateway(plugin: &Value) -> Result<Gateway, String> {
+    Gateway::compile(plugin.to_string().as_bytes(), &environment).map_err(|problems| {
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    })
+}
+
+fn environment(name: &str) -> Option<String> {
+    Some(secret(name.strip_prefix("TOOLGATE_VAULT_")?).to_owned())
+}
+
+impl Session for NativeSession {
+    fn now(&self) -> Duration {
+        self.now
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now += by;
+    }
+
+    fn exchange(&mut self, request: &Request) -> Result<Observed, String> {
+        let mut run = Run::new(Exchange::new(Some(Rc::clone(&self.gateway))), &self.world, self.now);
+        run.request(request)?;
+        run.finish()
+    }
+
+    fn logs(&mut self) -> String {
+        String::new()
+    }
+}
+
+/// One exchange under way.
+pub struct Run<'a> {
+    exchange: Exchange,
+    world: &'a World,
+    now: Timestamp,
+    observed: Observed,
+    upstream: Option<UpstreamRequest>,
+    body: Option<Vec<u8>>,
+    replied: bool,
+    /// Fails every call with this number or a later one, to see that the gateway then refuses.
+    pub fail_calls_from: Option<usize>,
+    /// How many calls were made.
+    pub calls: usize,
+}
+
+impl<'a> Run<'a> {
+    /// An exchange in a world, at this time.
+    #[must_use]
+    pub fn new(exchange: Exchange, world: &'a World, now: Duration) -> Self {
+        Self {
+            exchange,
+            world,
+            now: Timestamp(now),
+            observed: Observed::default(),
+            upstream: None,
+            body: None,
+            replied: false,
+            fail_calls_from: None,
+            calls: 0,
+        }
+    }
+
+    /// Sends the request, and the server's answer if it reaches one.
+    ///
+    /// # Errors
+    /// When the gateway breaks a rule that no host could carry out.
+    pub fn request(&mut self, request: &Request) -> Result<(), String> {
+        let mut pairs = vec![
+            (":method".to_owned(), request.method.clone()),
+            (":path".to_owned(), request.path.clone()),
+            (":authority".to_owned(), "127.0.0.1:10000".to_owned()),
+        ];
+        pairs.extend(request.headers.clone());
+        let head = Headers::from_pairs(pairs.clone());
+        let bodyless = request.pieces.is_empty();
+        let source = Some("127.0.0.1".to_owned());
+        let mut flow =
+            self.event(Event::RequestHead { headers: head, source, end: bodyless })?;
+        for (index, piece) in request.pieces.iter().enumerate() {
+            if self.replied {
+                break;
+            }
+            let end = index + 1 == request.pieces.len() && !request.trailers;
+            flow = self.event(Event::RequestBody { chunk: piece, end })?;
+        }
+        if request.trailers && !self.replied {
+            flow = self.event(Event::RequestTrailers)?;
+        }
+        let Some(upstream) = self.upstream.take() else {
+            return match (flow, self.replied) {
+                (Flow::Forward, false) => Err("the request goes on without a decision".into()),
+                (Flow::Hold, false) => Err("the request is held for ever".into()),
+                (_, true) => Ok(()),
+            };
+        };
+        let answer = {
+            let body = match self.body.take() {
+                Some(body) => body,
+                None if bodyless => Vec::new(),
+                None => return Err("the client's own bytes would go upstream".into()),
+            };
+            self.world.answer(asked(&upstream, &pairs, &request.method, body))
+        };
+        match answer {
+            Answer::Silence if request.abort => Ok(()),
+            Answer::Silence => Err("the server is silent and the client waits for ever".into()),
+            Answer::Nobody => self.respond(&Reply {
+                status: 503,
+                headers: vec![("content-type".into(), "text/plain".into())],
+                chunks: vec![b"upstream connect error or disconnect/reset before headers".to_vec()],
+            }),
+            Answer::Reply(reply) => self.respond(&reply),
+        }
+    }
+
+    /// Ends the exchange.
+    ///
+    /// # Errors
+    /// When the gateway writes no record.
+    pub fn finish(mut self) -> Result<Observed, String> {
+        let _nothing_follows = self.event(Event::Closed)?;
+        Ok(self.observed)
+    }
+
+    fn respond(&mut self, reply: &Reply) -> Result<(), String> {
+        let mut pairs = vec![(":status".to_owned(), reply.status.to_string())];
+        pairs.extend(reply.headers.clone());
+        self.observed.headers = pairs.clone();
+        let end = reply.chunks.is_empty();
+        let head = Event::ResponseHead { headers: Headers::from_pairs(pairs), end };
+        let _goes_on_in_any_case = self.event(head)?;
+        for (index, chunk) in reply.chunks.iter().enumerate() {
+            let before = self.observed.body.len();
+            self.observed.body.extend(chunk);
+            let end = index + 1 == reply.chunks.len();
+            if self.exchange.reads_response() {
+                let mut effects = Vec::new();
+                let event = Event::ResponseBody { chunk, end };
+                let _goes_on_in_any_case = self.exchange.handle(event, self.now, &mut effects);
+                for effect in effects {
+                    if let Effect::ReplaceChunk(bytes) = effect {
+                        self.observed.body.truncate(before);
+                        self.observed.body.extend(bytes);
+                    }
+                }
+            }
+        }
+        let status = self.observed.headers.iter().find(|(name, _)| name == ":status");
+        self.observed.status = status.and_then(|(_, status)| status.parse().ok());
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event<'_>) -> Result<Flow, String> {
+        let mut effects = Vec::new();
+        let mut flow = self.exchange.handle(event, self.now, &mut effects);
+        let mut called = false;
+        let mut queue: std::collections::VecDeque<Effect> = effects.into();
+        while let Some(effect) = queue.pop_front() {
+            match effect {
+                Effect::Call { id, call } => {
+                    if flow == Flow::Forward {
+                        return Err("the request goes on while a call is under way".into());
+                    }
+                    called = true;
+                    let outcome = self.call(&call);
+                    let mut effects = Vec::new();
+                    flow = self.exchange.handle(Event::CallDone { id, outcome }, self.now, &mut effects);
+                    queue.extend(effects);
+                }
+                Effect::ReplaceRequestBody(bytes) if called => {
+                    return Err(format!("a body of {} bytes comes too late", bytes.len()));
+                }
+                Effect::ReplaceRequestBody(bytes) => self.body = Some(bytes),
+                Effect::SendUpstream(request) => self.upstream = Some(request),
+                Effect::Reply(reply) => {
+                    if flow == Flow::Forward {
+                        return Err("the request goes on although it was answered".into());
+                    }
+                    self.replied = true;
+                    self.observed.status = Some(reply.status);
+                    self.observed.headers =
+                        reply.headers.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect();
+                    self.observed.body = reply.body;
+                }
+                Effect::EditResponse(edit) => apply(&edit, &mut self.observed.headers),
+                Effect::ReplaceChunk(_) => return Err("there is no piece to replace".into()),
+                Effect::Audit(record) => {
+                    let mut fields = std::collections::BTreeMap::new();
+                    record.each_field(|name, value| {
+                        fields.insert(name.to_owned(), value.to_owned());
+                    });
+                    self.observed.audit.push(fields);
+                }
+            }
+        }
+        Ok(flow)
+    }
+
+    fn call(&mut self, call: &HttpCall) -> CallOutcome {
+        self.calls += 1;
+        if self.fail_calls_from.is_some_and(|first| self.calls > first) {
+            return CallOutcome::Failed;
+        }
+        let asked = Asked {
+            cluster: call.cluster.to_string(),
+            method: call.method.into(),
+            path: call.path.clone(),
+            headers: call.headers.iter().map(|(n, v)| ((*n).to_owned(), v.expose().to_owned())).collect(),
+            body: call.body.as_ref().map(|body| body.expose().as_bytes().to_vec()).unwrap_or_default(),
+        };
+        match self.world.answer(asked) {
+            Answer::Reply(reply) => {
+                CallOutcome::Response { status: reply.status, body: reply.chunks.concat() }
+            }
+            Answer::Silence | Answer::Nobody => CallOutcome::Failed,
+        }
+    }
+}
+
+/// The request that a host makes of the client's and the gateway's changes.
+fn asked(upstream: &UpstreamRequest, pairs: &[(String, String)], method: &str, body: Vec<u8>) -> Asked {
+    let mut headers: Vec<(String, String)> =
+        pairs.iter().filter(|(name, _)| !name.starts_with(':')).cloned().collect();
+    apply(&upstream.edit, &mut headers);
+    headers.push(("host".into(), upstream.authority.to_string()));
+    Asked {
+        cluster: upstream.cluster.to_string(),
+        method: method.to_owned(),
+        path: upstream.path.to_string(),
+        headers,
+        body,
+    }
+}
+
+fn apply(edit: &HeadEdit, headers: &mut Vec<(String, String)>) {
+    headers.retain(|(name, _)| !edit.remove.contains(name));
+    for (name, value) in &edit.set {
+        headers.retain(|(known, _)| known != name);
+        headers.push((name.clone(), value.expose().to_owned()));
+    }
+}

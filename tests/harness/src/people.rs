@@ -1,0 +1,88 @@
+//! Tokens: of the demo's people, and broken in every way that has to be refused.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use p256::ecdsa::signature::Signer as _;
+use p256::ecdsa::{Signature, SigningKey};
+use serde_json::{Value, json};
+
+use crate::repository;
+
+/// Signs tokens with the demo's key, which signs nothing else.
+pub struct Issuer {
+    key: SigningKey,
+    other: SigningKey,
+}
+
+impl Issuer {
+    /// The demo's issuer.
+    ///
+    /// # Errors
+    /// What is wrong with the key's file.
+    pub fn demo() -> Result<Self, String> {
+        let text = repository::read("scripts/stack/demo-key.json")?;
+        let key: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let secret = key.get("d").and_then(Value::as_str).ok_or("the demo key has no d")?;
+        let secret = URL_SAFE_NO_PAD.decode(secret).map_err(|error| error.to_string())?;
+        let key = SigningKey::from_slice(&secret).map_err(|error| error.to_string())?;
+        let other = SigningKey::from_slice(&[7; 32]).map_err(|error| error.to_string())?;
+        Ok(Self { key, other })
+    }
+
+    /// The token that a scenario means by `name`, at this time: a person's name, or a person's name
+    /// with what is wrong after a colon: `alice:expired`.
+    ///
+    /// # Errors
+    /// When there is no such kind of token.
+    pub fn token(&self, name: &str, now: Duration) -> Result<String, String> {
+        let (person, fault) = name.split_once(':').unwrap_or((name, ""));
+        let now = now.as_secs();
+        let groups = match person {
+            "alice" => json!(["finance"]),
+            "bob" => json!(["engineering"]),
+            _ => json!([]),
+        };
+        let mut claims = json!({
+            "iss": "https://idp.demo.toolgate.example",
+            "aud": "http://127.0.0.1:10000/mcp",
+            "sub": person,
+            "client_id": "demo-agent",
+            "groups": groups,
+            "scope": "mcp:tools",
+            "iat": now,
+            "exp": now + 3600,
+        });
+        let mut header = json!({"alg": "ES256", "kid": "demo-2026", "typ": "at+jwt"});
+        let mut key = &self.key;
+        match fault {
+            "" => {}
+            "short-lived" => claims["exp"] = json!(now + 60),
+            "expired" => claims["exp"] = json!(now - 3600),
+            "early" => claims["nbf"] = json!(now + 3600),
+            "other-audience" => claims["aud"] = json!("https://elsewhere.example"),
+            "other-issuer" => claims["iss"] = json!("https://elsewhere.example"),
+            "no-expiry" => claims["exp"] = Value::Null,
+            "no-subject" => claims["sub"] = json!(""),
+            "groups-as-text" => claims["groups"] = json!("finance"),
+            "forged" => key = &self.other,
+            "unknown-key" => header["kid"] = json!("other"),
+            "id-token" => header["typ"] = json!("oauth-id-jag+jwt"),
+            "critical" => header["crit"] = json!(["b64"]),
+            "unsigned" => header["alg"] = json!("none"),
+            "symmetric" => header["alg"] = json!("HS256"),
+            "nonsense" => return Ok("nonsense".into()),
+            other => return Err(format!("there is no kind of token {other:?}")),
+        }
+        if fault == "no-expiry"
+            && let Some(claims) = claims.as_object_mut()
+        {
+            claims.remove("exp");
+        }
+        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", encode(&header), encode(&claims));
+        let signature: Signature = key.sign(signed.as_bytes());
+        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes())))
+    }
+}

@@ -1,0 +1,322 @@
+//! Plays scenarios through a driver and compares what came of them with what must.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::people::Issuer;
+use crate::scenario::{DriverKind, ExchangeScript, Expectation, Scenario, UpstreamExpectation};
+use crate::world::{Asked, SECRETS, World, secret};
+
+/// A way to run exchanges.
+pub trait Driver {
+    /// Which one it is.
+    fn kind(&self) -> DriverKind;
+    /// A gateway with the configuration of this scenario in this world.
+    ///
+    /// # Errors
+    /// What kept it from starting.
+    fn start(&self, scenario: &Scenario, world: Arc<World>) -> Result<Box<dyn Session>, String>;
+}
+
+/// A running gateway.
+pub trait Session {
+    /// What time it is for the gateway.
+    fn now(&self) -> Duration;
+    /// Lets time pass.
+    fn advance(&mut self, by: Duration);
+    /// Runs one exchange to its end.
+    ///
+    /// # Errors
+    /// What the driver could not do; what the gateway did wrong is for the comparison.
+    fn exchange(&mut self, request: &Request) -> Result<Observed, String>;
+    /// Everything the gateway has written to logs so far.
+    fn logs(&mut self) -> String;
+}
+
+/// A request, ready to be sent.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// HTTP method.
+    pub method: String,
+    /// Path.
+    pub path: String,
+    /// Header fields without pseudo-headers and length.
+    pub headers: Vec<(String, String)>,
+    /// The body in its pieces; none for no body.
+    pub pieces: Vec<Vec<u8>>,
+    /// Trailers after the body.
+    pub trailers: bool,
+    /// The client goes away once an upstream was asked.
+    pub abort: bool,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// HTTP status for the client; none when it got no answer.
+    pub status: Option<u16>,
+    /// Header fields for the client.
+    pub headers: Vec<(String, String)>,
+    /// The body for the client.
+    pub body: Vec<u8>,
+    /// Audit records, each as its fields.
+    pub audit: Vec<BTreeMap<String, String>>,
+}
+
+/// Plays one scenario.
+///
+/// # Errors
+/// Everything that was not as it must be.
+pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result<(), String> {
+    let world = Arc::new(World::default());
+    world.behave(&scenario.world);
+    let mut session = driver.start(scenario, Arc::clone(&world))?;
+    let mut problems = Vec::new();
+    let mut tokens = Vec::new();
+    for (index, script) in scenario.exchanges.iter().enumerate() {
+        world.behave(&script.world);
+        session.advance(Duration::from_secs(script.after_seconds));
+        let request = request(script, issuer, session.now())?;
+        tokens.extend(request.headers.iter().find(|(n, _)| n == "authorization").map(|(_, v)| v.clone()));
+        let observed = session.exchange(&request)?;
+        let asked = world.take_asked();
+        let mut found = Vec::new();
+        compare(&script.expect, &observed, &asked, &mut found);
+        leaks(&observed, &asked, &mut found);
+        problems.extend(found.into_iter().map(|problem| format!("exchange {index}: {problem}")));
+    }
+    let logs = session.logs();
+    let planted = SECRETS.iter().map(|(_, value)| (*value).to_owned());
+    for value in planted.chain(tokens.iter().filter_map(|token| signature(token))) {
+        if logs.contains(&value) {
+            problems.push(format!("a log holds the secret {value}"));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
+}
+
+/// The request that a script means.
+///
+/// # Errors
+/// When the script names a token that does not exist.
+pub fn request(script: &ExchangeScript, issuer: &Issuer, now: Duration) -> Result<Request, String> {
+    let script = &script.request;
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    headers.insert("user-agent".into(), "scenario/1".into());
+    if script.method == "POST" {
+        headers.insert("content-type".into(), "application/json".into());
+        headers.insert("accept".into(), "application/json, text/event-stream".into());
+    }
+    if let Some(token) = &script.token {
+        headers.insert("authorization".into(), format!("Bearer {}", issuer.token(token, now)?));
+    }
+    for (name, value) in &script.headers {
+        match value {
+            Some(value) => headers.insert(name.clone(), value.clone()),
+            None => headers.remove(name),
+        };
+    }
+    let mut headers: Vec<(String, String)> = headers.into_iter().collect();
+    headers.extend(script.repeated.clone());
+    Ok(Request {
+        method: script.method.clone(),
+        path: script.path.clone(),
+        headers,
+        pieces: script.pieces(),
+        trailers: script.trailers,
+        abort: script.abort,
+    })
+}
+
+fn compare(expect: &Expectation, observed: &Observed, asked: &[Asked], problems: &mut Vec<String>) {
+    if expect.status.is_some() && expect.status != observed.status {
+        let body = String::from_utf8_lossy(&observed.body);
+        problems.push(format!("status is {:?}, not {:?}: {body}", observed.status, expect.status));
+    }
+    compare_headers(&expect.headers, &observed.headers, "the client's header", problems);
+    let json = last_json(&observed.body);
+    if let Some(part) = &expect.json {
+        match &json {
+            Some(json) => subset(part, json, "the client's body", problems),
+            None => problems.push(format!(
+                "the client's body is no JSON: {:?}",
+                String::from_utf8_lossy(&observed.body)
+            )),
+        }
+    }
+    if let Some(expected) = &expect.listed {
+        let listed = json.as_ref().and_then(listed_names).unwrap_or_default();
+        if &listed != expected {
+            problems.push(format!("{listed:?} are listed, not {expected:?}"));
+        }
+    }
+    let text = String::from_utf8_lossy(&observed.body);
+    for part in expect.contains.iter().filter(|part| !text.contains(part.as_str())) {
+        problems.push(format!("the client's body lacks {part:?}: {text:?}"));
+    }
+    for part in expect.lacks.iter().filter(|part| text.contains(part.as_str())) {
+        problems.push(format!("the client's body holds {part:?}"));
+    }
+    compare_audit(expect, observed, problems);
+    for cluster in ["everything", "billing", "vault"] {
+        let count = asked.iter().filter(|asked| asked.cluster == cluster).count();
+        let expected = expect.reaches.get(cluster).copied().unwrap_or(0);
+        if count != expected {
+            problems.push(format!("{cluster} got {count} requests, not {expected}"));
+        }
+    }
+    for (cluster, expected) in &expect.upstream {
+        match asked.iter().rfind(|asked| &asked.cluster == cluster) {
+            Some(asked) => compare_upstream(expected, asked, problems),
+            None => problems.push(format!("{cluster} got no request")),
+        }
+    }
+}
+
+fn compare_audit(expect: &Expectation, observed: &Observed, problems: &mut Vec<String>) {
+    let [record] = observed.audit.as_slice() else {
+        problems.push(format!("{} audit records, not one", observed.audit.len()));
+        return;
+    };
+    for (field, expected) in &expect.audit {
+        let found = record.get(field);
+        let matches = match (expected, found) {
+            (None, None) => true,
+            (Some(expected), Some(found)) => matches_text(expected, found),
+            _ => false,
+        };
+        if !matches {
+            problems.push(format!("audit field {field} is {found:?}, not {expected:?}"));
+        }
+    }
+}
+
+fn compare_upstream(expected: &UpstreamExpectation, asked: &Asked, problems: &mut Vec<String>) {
+    let name = &asked.cluster;
+    if expected.method.as_ref().is_some_and(|method| method != &asked.method) {
+        problems.push(format!("{name} got method {}", asked.method));
+    }
+    if expected.path.as_ref().is_some_and(|path| path != &asked.path) {
+        problems.push(format!("{name} got path {}", asked.path));
+    }
+    compare_headers(&expected.headers, &asked.headers, &format!("{name}'s header"), problems);
+    if let Some(part) = &expected.json {
+        match serde_json::from_slice(&asked.body) {
+            Ok(json) => subset(part, &json, &format!("{name}'s body"), problems),
+            Err(error) => problems.push(format!("{name} got a body that is no JSON: {error}")),
+        }
+    }
+    let text = String::from_utf8_lossy(&asked.body);
+    if expected.text.as_ref().is_some_and(|expected| expected != &text) {
+        problems.push(format!("{name} got the body {text:?}"));
+    }
+}
+
+fn compare_headers(
+    expected: &BTreeMap<String, Option<String>>,
+    found: &[(String, String)],
+    whose: &str,
+    problems: &mut Vec<String>,
+) {
+    for (name, expected) in expected {
+        let values: Vec<&str> =
+            found.iter().filter(|(known, _)| known == name).map(|(_, v)| v.as_str()).collect();
+        let matches = match (expected, values.as_slice()) {
+            (None, []) => true,
+            (Some(expected), [value]) => matches_text(expected, value),
+            _ => false,
+        };
+        if !matches {
+            problems.push(format!("{whose} {name} is {values:?}, not {expected:?}"));
+        }
+    }
+}
+
+/// `$NAME` is a planted secret, a trailing `*` means "begins with".
+fn matches_text(expected: &str, found: &str) -> bool {
+    if let Some(name) = expected.strip_prefix('$') {
+        return found == secret(name);
+    }
+    match expected.strip_suffix('*') {
+        Some(beginning) => found.starts_with(beginning),
+        None => expected == found,
+    }
+}
+
+/// Whether everything in `part` is in `whole`: members of objects, all elements of arrays.
+fn subset(part: &Value, whole: &Value, path: &str, problems: &mut Vec<String>) {
+    match (part, whole) {
+        (Value::Object(part), Value::Object(members)) => {
+            for (key, value) in part {
+                match members.get(key) {
+                    Some(found) => subset(value, found, &format!("{path}.{key}"), problems),
+                    None if value.is_null() => {}
+                    None => problems.push(format!("{path} has no {key}: {whole}")),
+                }
+            }
+        }
+        (Value::String(expected), Value::String(found)) if matches_text(expected, found) => {}
+        _ if part == whole => {}
+        _ => problems.push(format!("{path} is {whole}, not {part}")),
+    }
+}
+
+/// The JSON of a body; of an event stream, its last message.
+fn last_json(body: &[u8]) -> Option<Value> {
+    if let Ok(json) = serde_json::from_slice(body) {
+        return Some(json);
+    }
+    let text = std::str::from_utf8(body).ok()?;
+    let data = text.lines().rev().find_map(|line| line.strip_prefix("data:").filter(|d| !d.trim().is_empty()))?;
+    serde_json::from_str(data).ok()
+}
+
+fn listed_names(message: &Value) -> Option<Vec<String>> {
+    let result = message.get("result")?;
+    let list = ["tools", "prompts", "resources", "resourceTemplates"]
+        .iter()
+        .find_map(|member| result.get(*member))?
+        .as_array()?;
+    let name = |element: &Value| {
+        let name = element.get("uri").or_else(|| element.get("name"))?;
+        name.as_str().map(str::to_owned)
+    };
+    Some(list.iter().filter_map(name).collect())
+}
+
+/// What must hold always: no secret reaches the client or audit, none an upstream that it is not
+/// for, and the client's token reaches nobody.
+fn leaks(observed: &Observed, asked: &[Asked], problems: &mut Vec<String>) {
+    let headers: String = observed.headers.iter().map(|(n, v)| format!("{n}: {v}\n")).collect();
+    let seen = format!("{headers}{}{:?}", String::from_utf8_lossy(&observed.body), observed.audit);
+    for (name, value) in SECRETS {
+        if seen.contains(value) {
+            problems.push(format!("the client or audit sees the secret {name}"));
+        }
+        for asked in asked {
+            let headers: String = asked.headers.iter().map(|(n, v)| format!("{n}: {v}\n")).collect();
+            let sent = format!("{} {headers}{}", asked.path, String::from_utf8_lossy(&asked.body));
+            let meant = match asked.cluster.as_str() {
+                "vault" => *name != "BILLING_KEY",
+                "billing" => *name == "BILLING_KEY",
+                _ => false,
+            };
+            if !meant && sent.contains(value) {
+                problems.push(format!("{} sees the secret {name}", asked.cluster));
+            }
+        }
+    }
+    for asked in asked {
+        if asked.header("authorization").is_some() || asked.header("cookie").is_some() {
+            problems.push(format!("{} sees the client's credentials", asked.cluster));
+        }
+    }
+}
+
+/// The part of a bearer token that is worth stealing.
+fn signature(header: &str) -> Option<String> {
+    header.rsplit_once('.').map(|(_, signature)| signature.to_owned()).filter(|text| text.len() > 20)
+}

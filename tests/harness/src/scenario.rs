@@ -1,0 +1,261 @@
+//! Scenarios: what a client sends, what it must see, what every upstream must see, what audit must
+//! say. Data, not code: the same file runs against the native core, the filter in a test host and a
+//! real proxy. A scenario never speaks of host calls.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Several exchanges in one world, in order.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// A claim: what is true when the scenario passes.
+    pub name: String,
+    /// Changes to the demo's plugin configuration (JSON merge patch, RFC 7396).
+    #[serde(default)]
+    pub configuration: Option<Value>,
+    /// How upstreams behave, by cluster; those not named behave well.
+    #[serde(default)]
+    pub world: BTreeMap<String, Behaviour>,
+    /// Drivers that can play it; all when none is named.
+    #[serde(default)]
+    pub drivers: Vec<DriverKind>,
+    /// What happens.
+    pub exchanges: Vec<ExchangeScript>,
+}
+
+/// Ways to run a scenario.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum DriverKind {
+    /// The core, natively.
+    Native,
+    /// The filter, in the test host's Envoy profile.
+    WasmEnvoy,
+    /// The filter, in the test host's Kong profile.
+    WasmKong,
+    /// The filter, in a real Envoy.
+    Envoy,
+}
+
+/// How an upstream behaves.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Behaviour {
+    /// As it should.
+    #[default]
+    Well,
+    /// As it should, with answers as event streams.
+    EventStream,
+    /// Nobody listens.
+    Down,
+    /// Accepts requests and never answers.
+    Silent,
+    /// Status 200 with HTML.
+    Html,
+    /// Status 500 with HTML.
+    HtmlError,
+    /// Status 500 with JSON.
+    Error,
+    /// Status 403 to every request.
+    Forbidden,
+    /// Status 200, declared as JSON, that is none.
+    Garbage,
+    /// Status 302 to somewhere else.
+    Redirect,
+    /// A vault: its tokens were revoked, a new login helps.
+    Revoked,
+    /// A vault: logins are refused.
+    NoLogin,
+    /// A vault: the secret has no such field.
+    NoField,
+    /// A vault: nothing is at the path.
+    NoSecret,
+    /// A vault: the secret's value cannot be a header field.
+    LineBreak,
+    /// A server: its lists are larger than the limit.
+    Huge,
+    /// A server: its lists are compressed although nobody asked.
+    Gzip,
+}
+
+/// One request and what comes of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExchangeScript {
+    /// Seconds that pass before it. Only drivers with a clock of their own can do this.
+    #[serde(default)]
+    pub after_seconds: u64,
+    /// Upstreams that change their ways before it.
+    #[serde(default)]
+    pub world: BTreeMap<String, Behaviour>,
+    /// What the client sends.
+    pub request: RequestScript,
+    /// What must come of it.
+    pub expect: Expectation,
+}
+
+/// What the client sends.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestScript {
+    /// HTTP method.
+    #[serde(default = "post")]
+    pub method: String,
+    /// Path.
+    pub path: String,
+    /// Whose token it carries: a person of the demo, or a broken token (see `people`).
+    #[serde(default, rename = "as")]
+    pub token: Option<String>,
+    /// Header fields besides `content-type`, `accept` and the token. A `null` takes a default away.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Option<String>>,
+    /// Header fields to add a second time.
+    #[serde(default)]
+    pub repeated: Vec<(String, String)>,
+    /// A JSON body.
+    #[serde(default)]
+    pub json: Option<Value>,
+    /// A body, literally.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// A body of this many bytes.
+    #[serde(default)]
+    pub bytes: Option<usize>,
+    /// How many pieces the body arrives in.
+    #[serde(default = "one")]
+    pub chunks: usize,
+    /// Trailers after the body.
+    #[serde(default)]
+    pub trailers: bool,
+    /// The client goes away once an upstream was asked.
+    #[serde(default)]
+    pub abort: bool,
+}
+
+/// What must come of an exchange. What is not named may be anything, but for the rules that hold
+/// always: one audit record, no secret anywhere it does not belong.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expectation {
+    /// HTTP status for the client.
+    #[serde(default)]
+    pub status: Option<u16>,
+    /// Header fields for the client; `null` for absent, a trailing `*` for "begins with".
+    #[serde(default)]
+    pub headers: BTreeMap<String, Option<String>>,
+    /// A part of the JSON the client gets; of an event stream, of its last message.
+    #[serde(default)]
+    pub json: Option<Value>,
+    /// Names in the list the client gets: all of them, in order.
+    #[serde(default)]
+    pub listed: Option<Vec<String>>,
+    /// Texts in the body the client gets.
+    #[serde(default)]
+    pub contains: Vec<String>,
+    /// Texts that are not in it.
+    #[serde(default)]
+    pub lacks: Vec<String>,
+    /// Fields of the audit record; `null` for absent.
+    #[serde(default)]
+    pub audit: BTreeMap<String, Option<String>>,
+    /// How many requests each upstream gets; upstreams that are not named get none.
+    #[serde(default)]
+    pub reaches: BTreeMap<String, usize>,
+    /// Parts of the last request that an upstream gets.
+    #[serde(default)]
+    pub upstream: BTreeMap<String, UpstreamExpectation>,
+}
+
+/// Parts of a request that an upstream gets.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamExpectation {
+    /// HTTP method.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// Path.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// Header fields; `null` for absent, `$NAME` for a planted secret.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Option<String>>,
+    /// A part of the JSON body.
+    #[serde(default)]
+    pub json: Option<Value>,
+    /// The body, byte for byte.
+    #[serde(default)]
+    pub text: Option<String>,
+}
+
+impl Scenario {
+    /// Whether this driver can play it.
+    #[must_use]
+    pub fn is_for(&self, driver: DriverKind) -> bool {
+        let timed = self.exchanges.iter().any(|exchange| exchange.after_seconds > 0);
+        let listed = self.drivers.is_empty() || self.drivers.contains(&driver);
+        listed && !(timed && driver == DriverKind::Envoy)
+    }
+}
+
+impl RequestScript {
+    /// The body, when there is one.
+    #[must_use]
+    pub fn body(&self) -> Option<Vec<u8>> {
+        match (&self.json, &self.text, self.bytes) {
+            (Some(json), ..) => Some(json.to_string().into_bytes()),
+            (_, Some(text), _) => Some(text.clone().into_bytes()),
+            (.., Some(bytes)) => Some(vec![b' '; bytes]),
+            _ => None,
+        }
+    }
+
+    /// The body in its pieces.
+    #[must_use]
+    pub fn pieces(&self) -> Vec<Vec<u8>> {
+        let body = self.body().unwrap_or_default();
+        if body.is_empty() {
+            return Vec::new();
+        }
+        let size = body.len().div_ceil(self.chunks.max(1));
+        body.chunks(size).map(<[u8]>::to_vec).collect()
+    }
+}
+
+/// Reads every scenario file of a folder, in order of their names.
+///
+/// # Errors
+/// The file and what is wrong with it.
+pub fn read_all(folder: &Path) -> Result<Vec<Scenario>, String> {
+    let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    files.sort();
+    let mut scenarios: Vec<Scenario> = Vec::new();
+    for file in files {
+        let name = file.display();
+        let text = std::fs::read_to_string(&file).map_err(|error| format!("{name}: {error}"))?;
+        let read: Vec<Scenario> =
+            serde_saphyr::from_str(&text).map_err(|error| format!("{name}: {error}"))?;
+        scenarios.extend(read);
+    }
+    for (index, scenario) in scenarios.iter().enumerate() {
+        if scenarios.iter().take(index).any(|other| other.name == scenario.name) {
+            return Err(format!("two scenarios are named {}", scenario.name));
+        }
+    }
+    Ok(scenarios)
+}
+
+fn post() -> String {
+    "POST".into()
+}
+
+fn one() -> usize {
+    1
+}

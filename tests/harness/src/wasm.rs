@@ -1,0 +1,220 @@
+//! The driver with the real filter: `toolgate.wasm` in a test host that behaves like a proxy.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::configuration;
+use crate::host::{CallOutcome, Headers, Host, HttpRequest, Profile, Settings, Step, UpstreamRequest};
+use crate::native::BEGIN;
+use crate::play::{Driver, Observed, Request, Session};
+use crate::repository;
+use crate::scenario::{DriverKind, Scenario};
+use crate::world::{Answer, Asked, World, secret};
+
+/// The filter in a test host.
+pub struct Wasm {
+    /// Which proxy the host is like.
+    pub profile: Profile,
+}
+
+struct WasmSession {
+    host: Host,
+    profile: Profile,
+    world: Arc<World>,
+    now: Duration,
+}
+
+impl Driver for Wasm {
+    fn kind(&self) -> DriverKind {
+        match self.profile {
+            Profile::Envoy => DriverKind::WasmEnvoy,
+            Profile::Kong => DriverKind::WasmKong,
+        }
+    }
+
+    fn start(&self, scenario: &Scenario, world: Arc<World>) -> Result<Box<dyn Session>, String> {
+        let wasm = repository::path("target/toolgate.wasm");
+        let environment: Vec<(String, String)> = ["ROLE_ID", "SECRET_ID"]
+            .map(|name| (format!("TOOLGATE_VAULT_{name}"), secret(name).to_owned()))
+            .into();
+        let mut plugin = configuration::plugin(scenario.configuration.as_ref())?;
+        if self.profile == Profile::Kong {
+            // Kong hands no environment on, so that the login stands in the configuration.
+            if let Some(role) = plugin.pointer_mut("/vaults/main/login/app_role") {
+                role["role_id"] = serde_json::json!({"value": secret("ROLE_ID")});
+                role["secret_id"] = serde_json::json!({"value": secret("SECRET_ID")});
+            }
+        }
+        // As envoy.yaml and kong.conf set them.
+        let mut settings = Settings::new(self.profile);
+        settings.buffer_limit = 4 << 20;
+        settings.client_body_buffer = 1 << 20;
+        let mut host = Host::load_with(&wasm, settings, plugin.to_string().as_bytes(), &environment)
+            .map_err(|error| format!("{}: {error}; run scripts/build first", wasm.display()))?;
+        if !host.configured() {
+            return Err(format!("the configuration was not accepted: {:?}", host.logs()));
+        }
+        host.set_time(BEGIN);
+        Ok(Box::new(WasmSession { host, profile: self.profile, world, now: BEGIN }))
+    }
+}
+
+impl Session for WasmSession {
+    fn now(&self) -> Duration {
+        self.now
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now += by;
+        self.host.set_time(self.now);
+    }
+
+    fn exchange(&mut self, request: &Request) -> Result<Observed, String> {
+        let id = self.host.begin(http_request(request));
+        loop {
+            match self.host.step(id) {
+                Step::Call(call) => {
+                    let asked = asked(&call.cluster, &call.headers, call.body);
+                    let outcome = match self.world.answer(asked) {
+                        Answer::Reply(reply) => CallOutcome::Response {
+                            headers: head(reply.status, &reply.headers),
+                            body: reply.chunks.concat(),
+                        },
+                        Answer::Silence => CallOutcome::TimedOut,
+                        Answer::Nobody => CallOutcome::Unreachable,
+                    };
+                    self.host.answer_call(call.token, outcome);
+                }
+                Step::Upstream(upstream) => {
+                    let answer = match self.route(upstream) {
+                        Some(asked) => self.world.answer(asked),
+                        None => Answer::Nobody,
+                    };
+                    match answer {
+                        Answer::Reply(reply) => {
+                            let end = reply.chunks.is_empty();
+                            self.host.upstream_response_head(id, head(reply.status, &reply.headers), end);
+                            for (index, chunk) in reply.chunks.iter().enumerate() {
+                                let end = index + 1 == reply.chunks.len();
+                                self.host.upstream_response_body(id, chunk, end);
+                            }
+                        }
+                        Answer::Nobody => self.host.upstream_reset(id),
+                        Answer::Silence => self.host.client_aborts(id),
+                    }
+                }
+                Step::AwaitUpstream | Step::Done => break,
+                Step::Held { calls } => {
+                    return Err(format!("the request is held for ever, {calls} calls pending"));
+                }
+            }
+        }
+        let seen = self.host.finish(id);
+        if seen.trapped {
+            return Err(format!("the filter trapped: {:?}", self.host.logs()));
+        }
+        if seen.hangs {
+            return Err("the client would wait for ever".into());
+        }
+        let headers = seen
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()))
+            .collect();
+        Ok(Observed { status: seen.status, headers, body: seen.body(), audit: self.audit(&seen.properties) })
+    }
+
+    fn logs(&mut self) -> String {
+        self.host.logs().iter().map(|line| format!("{line:?}\n")).collect()
+    }
+}
+
+impl WasmSession {
+    /// What the proxy's own configuration does: on Envoy the route table of envoy.yaml, on Kong the
+    /// service's target. None where the filter chose no upstream.
+    fn route(&self, upstream: UpstreamRequest) -> Option<Asked> {
+        let mut headers = upstream.headers;
+        let cluster = match self.profile {
+            Profile::Envoy => headers.text("x-toolgate-upstream")?.to_owned(),
+            Profile::Kong => upstream.target?,
+        };
+        headers.remove("x-toolgate-upstream");
+        Some(asked(&cluster, &headers, upstream.body))
+    }
+
+    /// The record as the access log of the proxy would have it.
+    fn audit(&self, properties: &BTreeMap<String, Vec<u8>>) -> Vec<BTreeMap<String, String>> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let record: BTreeMap<String, String> = match self.profile {
+            Profile::Envoy => properties
+                .iter()
+                .filter_map(|(name, value)| {
+                    let name = name.strip_prefix("wasm.").unwrap_or(name).strip_prefix("toolgate.")?;
+                    Some((name.to_owned(), text(value)))
+                })
+                .collect(),
+            Profile::Kong => properties
+                .get("kong.ctx.shared.toolgate")
+                .and_then(|json| serde_json::from_slice::<BTreeMap<String, Value>>(json).ok())
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(name, value)| (name, flat(&value)))
+                .collect(),
+        };
+        if record.is_empty() { Vec::new() } else { vec![record] }
+    }
+}
+
+/// A value of a record as the text that stands in a log field.
+fn flat(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(flat).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+fn http_request(request: &Request) -> HttpRequest {
+    let mut http = HttpRequest::new(&request.method, &request.path);
+    // Envoy takes this header away before any filter runs (early_header_mutation in envoy.yaml).
+    for (name, value) in request.headers.iter().filter(|(name, _)| name != "x-toolgate-upstream") {
+        http = http.header(name, value.as_bytes());
+    }
+    let length: usize = request.pieces.iter().map(Vec::len).sum();
+    if length > 0 && !request.trailers {
+        http = http.header("content-length", length.to_string());
+    }
+    http = http.chunks(request.pieces.clone());
+    if request.trailers {
+        http = http.header("transfer-encoding", "chunked").trailers([("x-trailer", "1")]);
+    }
+    http
+}
+
+fn head(status: u16, headers: &[(String, String)]) -> Headers {
+    let mut head = Headers::from([(":status", status.to_string())]);
+    for (name, value) in headers {
+        head.add(name.as_str(), value.as_bytes());
+    }
+    head
+}
+
+fn asked(cluster: &str, headers: &Headers, body: Vec<u8>) -> Asked {
+    let text = |name: &str| headers.text(name).unwrap_or_default().to_owned();
+    Asked {
+        cluster: cluster.to_owned(),
+        method: text(":method"),
+        path: text(":path"),
+        // On the wire `:authority` is `Host`.
+        headers: headers
+            .iter()
+            .map(|(name, value)| (if name == ":authority" { "host" } else { name }, value))
+            .filter(|(name, _)| !name.starts_with(':'))
+            .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()))
+            .collect(),
+        body,
+    }
+}

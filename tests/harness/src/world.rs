@@ -1,0 +1,295 @@
+//! The world around the gateway: two MCP servers and a vault, each with a behaviour, and what they
+//! were asked. One implementation for all drivers; the real proxy reaches it through `listen`.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::scenario::Behaviour;
+
+/// Secrets that are planted in the world. Scenarios name them with a dollar sign.
+pub const SECRETS: &[(&str, &str)] = &[
+    ("ROLE_ID", "planted-role-3f1c5a"),
+    ("SECRET_ID", "planted-secret-id-9d2e77"),
+    ("VAULT_TOKEN", "hvs.planted-token-51ab"),
+    ("BILLING_KEY", "planted-billing-key-c0ffee42"),
+];
+
+/// A planted secret by its name.
+#[must_use]
+pub fn secret(name: &str) -> &'static str {
+    SECRETS.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
+}
+
+/// A request that an upstream was sent.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// HTTP method.
+    pub method: String,
+    /// Path.
+    pub path: String,
+    /// Header fields, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// What an upstream does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It answers.
+    Reply(Reply),
+    /// It takes the request and never answers.
+    Silence,
+    /// Nobody is there.
+    Nobody,
+}
+
+/// An answer in pieces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// Header fields; without a length, since the pieces come one by one.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub chunks: Vec<Vec<u8>>,
+}
+
+/// Upstreams with their behaviour and memory.
+#[derive(Debug, Default)]
+pub struct World {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    behaviours: BTreeMap<String, Behaviour>,
+    asked: Vec<Asked>,
+    logins: usize,
+    revoked: usize,
+}
+
+impl Asked {
+    /// A header field.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl World {
+    /// Sets how upstreams behave from now on.
+    pub fn behave(&self, behaviours: &BTreeMap<String, Behaviour>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for (cluster, behaviour) in behaviours {
+            if *behaviour == Behaviour::Revoked {
+                state.revoked = state.logins;
+            }
+            state.behaviours.insert(cluster.clone(), *behaviour);
+        }
+    }
+
+    /// How an upstream behaves.
+    #[must_use]
+    pub fn behaviour(&self, cluster: &str) -> Behaviour {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.behaviours.get(cluster).copied().unwrap_or_default()
+    }
+
+    /// Takes out what upstreams were asked since the last time.
+    pub fn take_asked(&self) -> Vec<Asked> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.asked)
+    }
+
+    /// Whether an upstream was asked anything that was not taken out.
+    #[must_use]
+    pub fn was_asked(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        !state.asked.is_empty()
+    }
+
+    /// What an upstream does with a request.
+    pub fn answer(&self, asked: Asked) -> Answer {
+        let behaviour = self.behaviour(&asked.cluster);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if behaviour == Behaviour::Down {
+            return Answer::Nobody;
+        }
+        state.asked.push(asked.clone());
+        match behaviour {
+            Behaviour::Silent => Answer::Silence,
+            Behaviour::Html => html(200),
+            Behaviour::HtmlError => html(500),
+            Behaviour::Error => reply(500, &json!({"errors": ["internal error"]})),
+            Behaviour::Forbidden => reply(403, &json!({"errors": ["permission denied"]})),
+            Behaviour::Garbage => text(200, "application/json", "{\"data\": {\"da"),
+            Behaviour::Redirect => Answer::Reply(Reply {
+                status: 302,
+                headers: vec![("location".into(), "https://elsewhere.example/".into())],
+                chunks: Vec::new(),
+            }),
+            _ if asked.cluster == "vault" => vault(&mut state, &asked, behaviour),
+            _ => server(&asked, behaviour),
+        }
+    }
+}
+
+fn vault(state: &mut State, asked: &Asked, behaviour: Behaviour) -> Answer {
+    match (asked.method.as_str(), asked.path.as_str()) {
+        ("POST", "/v1/auth/approle/login") => {
+            let body: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+            let right = body.get("role_id").and_then(Value::as_str) == Some(secret("ROLE_ID"))
+                && body.get("secret_id").and_then(Value::as_str) == Some(secret("SECRET_ID"));
+            if !right || behaviour == Behaviour::NoLogin {
+                return reply(400, &json!({"errors": ["invalid role or secret ID"]}));
+            }
+            state.logins += 1;
+            let token = format!("{}-{}", secret("VAULT_TOKEN"), state.logins);
+            reply(200, &json!({"auth": {"client_token": token, "lease_duration": 3600, "renewable": true}}))
+        }
+        ("GET", "/v1/secret/data/mcp/billing") => {
+            let valid = asked
+                .header("x-vault-token")
+                .and_then(|token| token.strip_prefix(secret("VAULT_TOKEN"))?.strip_prefix('-'))
+                .and_then(|number| number.parse::<usize>().ok())
+                .is_some_and(|number| number > state.revoked && number <= state.logins);
+            if !valid {
+                return reply(403, &json!({"errors": ["permission denied"]}));
+            }
+            let data = match behaviour {
+                Behaviour::NoSecret => return reply(404, &json!({"errors": []})),
+                Behaviour::NoField => json!({"other": "x"}),
+                Behaviour::LineBreak => json!({"key": "a\r\nx-admin: true"}),
+                _ => json!({"key": secret("BILLING_KEY")}),
+            };
+            reply(200, &json!({"lease_duration": 0, "data": {"data": data, "metadata": {"version": 3}}}))
+        }
+        _ => reply(404, &json!({"errors": []})),
+    }
+}
+
+fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
+    if asked.cluster == "billing" && asked.header("x-billing-key") != Some(secret("BILLING_KEY")) {
+        return reply(401, &json!({"error": "x-billing-key is missing or wrong"}));
+    }
+    if asked.method == "DELETE" {
+        return Answer::Reply(Reply { status: 200, ..Reply::default() });
+    }
+    if asked.method == "GET" {
+        let notification = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+        // Answers to earlier requests may be replayed on such a stream.
+        let replayed = json!({"jsonrpc": "2.0", "id": 7, "result": {"tools": tools(&asked.cluster)}});
+        return stream(&[notification, replayed]);
+    }
+    let message: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+    let Some(id) = message.get("id") else {
+        return Answer::Reply(Reply { status: 202, ..Reply::default() });
+    };
+    let params = message.get("params").cloned().unwrap_or_default();
+    let name = params.get("name").and_then(Value::as_str).unwrap_or_default();
+    let result = match message.get("method").and_then(Value::as_str).unwrap_or_default() {
+        "initialize" => json!({
+            "protocolVersion": params.get("protocolVersion"),
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": asked.cluster, "version": "1"},
+        }),
+        "ping" | "logging/setLevel" => json!({}),
+        "server/discover" => json!({
+            "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}},
+            "ttlMs": 0, "cacheScope": "public",
+        }),
+        "tools/list" if behaviour == Behaviour::Huge => {
+            json!({"tools": [{"name": "echo", "description": "x".repeat(9 << 20)}]})
+        }
+        "tools/list" => json!({
+            "tools": tools(&asked.cluster), "nextCursor": "page-2", "cacheScope": "public", "ttlMs": 1000,
+        }),
+        "prompts/list" => json!({"prompts": [{"name": "dunning_letter"}, {"name": "other"}]}),
+        "resources/list" => json!({"resources": [
+            {"uri": "billing://terms", "name": "terms"}, {"uri": "billing://secret", "name": "secret"},
+        ]}),
+        "tools/call" => json!({"content": [{"type": "text", "text": format!("called {name}")}]}),
+        "prompts/get" => json!({"messages": []}),
+        "resources/read" => json!({"contents": [{"uri": params.get("uri"), "text": "terms"}]}),
+        _ => return error(id, -32601, "method not found"),
+    };
+    let answer = json!({"jsonrpc": "2.0", "id": id, "result": result});
+    match behaviour {
+        Behaviour::EventStream => stream(&[
+            json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "é"}}),
+            answer,
+        ]),
+        Behaviour::Gzip => Answer::Reply(Reply {
+            status: 200,
+            headers: vec![
+                ("content-type".into(), "application/json".into()),
+                ("content-encoding".into(), "gzip".into()),
+            ],
+            chunks: vec![vec![0x1f, 0x8b, 8, 0]],
+        }),
+        _ => {
+            let mut reply = json_reply(200, &answer);
+            if message.get("method").and_then(Value::as_str) == Some("initialize") {
+                reply.headers.push(("mcp-session-id".into(), "session-1".into()));
+            }
+            Answer::Reply(reply)
+        }
+    }
+}
+
+fn tools(cluster: &str) -> Value {
+    let names: &[&str] = match cluster {
+        "billing" => &["list_invoices", "refund", "delete_customer", "statement", "undeclared"],
+        _ => &["echo", "get-sum", "get-env"],
+    };
+    names.iter().map(|name| json!({"name": name, "inputSchema": {"type": "object"}})).collect()
+}
+
+/// An event stream in the pieces that a network makes of it: cut inside lines and characters.
+fn stream(messages: &[Value]) -> Answer {
+    let mut bytes = b": hello\n\nid: 0\nretry: 100\ndata:\n\n".to_vec();
+    for message in messages {
+        bytes.extend(format!("event: message\r\ndata: {message}\r\n\r\n").into_bytes());
+    }
+    Answer::Reply(Reply {
+        status: 200,
+        headers: vec![("content-type".into(), "text/event-stream".into())],
+        chunks: bytes.chunks(7).map(<[u8]>::to_vec).collect(),
+    })
+}
+
+fn error(id: &Value, code: i64, message: &str) -> Answer {
+    let error = json!({"code": code, "message": message});
+    reply(200, &json!({"jsonrpc": "2.0", "id": id, "error": error}))
+}
+
+fn reply(status: u16, body: &Value) -> Answer {
+    Answer::Reply(json_reply(status, body))
+}
+
+fn json_reply(status: u16, body: &Value) -> Reply {
+    let bytes = body.to_string().into_bytes();
+    let size = bytes.len().div_ceil(3).max(1);
+    Reply {
+        status,
+        headers: vec![("content-type".into(), "application/json".into())],
+        chunks: bytes.chunks(size).map(<[u8]>::to_vec).collect(),
+    }
+}
+
+fn html(status: u16) -> Answer {
+    text(status, "text/html", "<html><h1>It works!</h1></html>")
+}
+
+fn text(status: u16, content_type: &str, body: &str) -> Answer {
+    Answer::Reply(Reply {
+        status,
+        headers: vec![("content-type".into(), content_type.into())],
+        chunks: vec![body.as_bytes().to_vec()],
+    })
+}
