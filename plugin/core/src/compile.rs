@@ -259,7 +259,11 @@ impl Compiler<'_> {
 
     fn kv(&mut self, path: &str, config: KvConfig, vaults: &BTreeSet<String>) -> KvCredential {
         if !vaults.contains(&config.vault) {
-            self.problem(format!("{path}.vault"), format!("there is no vault {:?}", config.vault), "add it under `vaults`");
+            self.problem(
+                format!("{path}.vault"),
+                format!("there is no vault {:?}", config.vault),
+                "add it under `vaults`",
+            );
         }
         self.vault_path(&format!("{path}.mount"), &config.mount);
         self.vault_path(&format!("{path}.path"), &config.path);
@@ -267,7 +271,11 @@ impl Compiler<'_> {
             self.problem(format!("{path}.field"), "the field is empty", "");
         }
         if config.ttl_seconds == 0 {
-            self.problem(format!("{path}.ttl_seconds"), "0 would ask the vault for every request", "choose at least 1");
+            self.problem(
+                format!("{path}.ttl_seconds"),
+                "0 would ask the vault for every request",
+                "choose at least 1",
+            );
         }
         KvCredential::new(config)
     }

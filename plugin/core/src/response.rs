@@ -104,9 +104,10 @@ impl Answer {
             }
             // Acknowledgements and ends of sessions: the status says it all, and what some servers
             // write beneath it is nothing a client reads.
-            (200..=299, Form::Other) if message.is_none() || id.is_none() => {
-                Ok((Some(self.without_body()), Some(ResponseFilter { mode: Mode::Drop, id, seen: None })))
-            }
+            (200..=299, Form::Other) if message.is_none() || id.is_none() => Ok((
+                Some(self.without_body()),
+                Some(ResponseFilter { mode: Mode::Drop, id, seen: None }),
+            )),
             (200..=299 | 500.., Form::Other) if !self.end => {
                 refuse(Reason::ServerAnswer, "the server answered with something that is not MCP")
             }

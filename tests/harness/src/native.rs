@@ -85,6 +85,8 @@ pub struct Run<'a> {
     pub fail_calls_from: Option<usize>,
     /// How many calls were made.
     pub calls: usize,
+    /// Where a server's answer is cut into pieces, instead of where the world cuts it.
+    pub response_cuts: Option<Vec<usize>>,
 }
 
 impl<'a> Run<'a> {
@@ -101,6 +103,7 @@ impl<'a> Run<'a> {
             replied: false,
             fail_calls_from: None,
             calls: 0,
+            response_cuts: None,
         }
     }
 
@@ -173,10 +176,14 @@ impl<'a> Run<'a> {
         let end = reply.chunks.is_empty();
         let head = Event::ResponseHead { headers: Headers::from_pairs(pairs), end };
         let _goes_on_in_any_case = self.event(head)?;
-        for (index, chunk) in reply.chunks.iter().enumerate() {
+        let chunks = match &self.response_cuts {
+            Some(cuts) => cut(&reply.chunks.concat(), cuts),
+            None => reply.chunks.clone(),
+        };
+        for (index, chunk) in chunks.iter().enumerate() {
             let before = self.observed.body.len();
             self.observed.body.extend(chunk);
-            let end = index + 1 == reply.chunks.len();
+            let end = index + 1 == chunks.len();
             if self.exchange.reads_response() {
                 let mut effects = Vec::new();
                 let event = Event::ResponseBody { chunk, end };
@@ -259,6 +266,18 @@ impl<'a> Run<'a> {
             Answer::Silence | Answer::Nobody => CallOutcome::Failed,
         }
     }
+}
+
+/// Bytes in pieces, cut at these positions; an empty body is one empty piece.
+#[must_use]
+pub fn cut(bytes: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
+    cuts.extend([0, bytes.len()]);
+    cuts.sort_unstable();
+    cuts.dedup();
+    let pieces = cuts.windows(2).filter_map(|pair| bytes.get(*pair.first()?..*pair.last()?));
+    let pieces: Vec<Vec<u8>> = pieces.map(<[u8]>::to_vec).collect();
+    if pieces.is_empty() { vec![Vec::new()] } else { pieces }
 }
 
 /// The request that a host makes of the client's and the gateway's changes.

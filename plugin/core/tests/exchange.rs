@@ -1,0 +1,165 @@
+//! Whole exchanges through the core, also as WebAssembly in V8: signature, policy, vault, record.
+//!
+//! The scenario suite has the many cases; this is the path they share, in the engine of the proxy.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use toolgate_core::{
+    AuditRecord, CallOutcome, Effect, Event, Exchange, Flow, Gateway, Headers, Outcome, Timestamp,
+};
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// Alice's, signed with the demo's key, issued at [`ISSUED`] for an hour.
+const TOKEN: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImRlbW8tMjAyNiIsInR5cCI6ImF0K2p3dCJ9.eyJpc3MiOiJodHRwczovL2lkcC5kZW1vLnRvb2xnYXRlLmV4YW1wbGUiLCJhdWQiOiJodHRwOi8vMTI3LjAuMC4xOjEwMDAwL21jcCIsInN1YiI6ImFsaWNlIiwiZ3JvdXBzIjpbImZpbmFuY2UiXSwic2NvcGUiOiJtY3A6dG9vbHMiLCJpYXQiOjE3OTU0MzUyMDAsImV4cCI6MTc5NTQzODgwMH0.Xd4McIBEQeWa_ilTZc-2QV1BUuMPIuNSI8ULf5v-TgCSa-DCIkMleJtFy47C_QSZOhHR0T_RZ9N_os5DcHMy1g";
+const ISSUED: u64 = 1_795_435_200;
+
+fn gateway() -> Rc<Gateway> {
+    let jwks: Value =
+        serde_json::from_str(include_str!("../../../scripts/stack/demo-jwks.json")).unwrap();
+    let entities: Value =
+        serde_json::from_str(include_str!("../../../policies/demo.entities.json")).unwrap();
+    let document = json!({
+        "servers": {
+            "everything": {"cluster": "everything"},
+            "billing": {"cluster": "billing", "credential": {"name": "key", "header": "x-billing-key"}},
+        },
+        "identity": {"issuers": [{
+            "issuer": "https://idp.demo.toolgate.example",
+            "audiences": ["http://127.0.0.1:10000/mcp"],
+            "algorithms": ["ES256"],
+            "jwks": jwks,
+        }]},
+        "vaults": {"main": {"cluster": "vault", "login": {"app_role": {
+            "role_id": {"environment": "ROLE"}, "secret_id": {"value": "s3cret"},
+        }}}},
+        "credentials": {"key": {"kv": {"vault": "main", "path": "mcp/billing", "field": "key"}}},
+        "policy": {
+            "name": "demo",
+            "policies": include_str!("../../../policies/demo.cedar"),
+            "schema": include_str!("../../../policies/demo.cedarschema"),
+            "entities": entities,
+        },
+    });
+    let environment = |name: &str| (name == "ROLE").then(|| "role".to_owned());
+    let compiled = Gateway::compile(document.to_string().as_bytes(), &environment);
+    Rc::new(compiled.unwrap_or_else(|problems| panic!("{problems:?}")))
+}
+
+/// A refund of this amount, with a token, at this many seconds after it was issued.
+fn refund(exchange: &mut Exchange, amount: u32, age: u64) -> (Flow, Vec<Effect>) {
+    let now = Timestamp(Duration::from_secs(ISSUED + age));
+    let headers = Headers::from_pairs([
+        (":method", "POST"),
+        (":path", "/mcp/billing"),
+        ("content-type", "application/json"),
+        ("authorization", &format!("Bearer {TOKEN}")),
+    ]);
+    let mut out = Vec::new();
+    let flow =
+        exchange.handle(Event::RequestHead { headers, source: None, end: false }, now, &mut out);
+    if !out.is_empty() {
+        return (flow, out);
+    }
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+        "name": "refund", "arguments": {"invoice": "I-1", "amount": amount}}});
+    let body = body.to_string();
+    let flow =
+        exchange.handle(Event::RequestBody { chunk: body.as_bytes(), end: true }, now, &mut out);
+    (flow, out)
+}
+
+fn answer(exchange: &mut Exchange, effects: &[Effect], body: &Value) -> (Flow, Vec<Effect>) {
+    let id = effects
+        .iter()
+        .find_map(|effect| match effect {
+            Effect::Call { id, .. } => Some(*id),
+            _ => None,
+        })
+        .unwrap();
+    let outcome = CallOutcome::Response { status: 200, body: body.to_string().into_bytes() };
+    let mut out = Vec::new();
+    let now = Timestamp(Duration::from_secs(ISSUED));
+    let flow = exchange.handle(Event::CallDone { id, outcome }, now, &mut out);
+    (flow, out)
+}
+
+fn record(exchange: &mut Exchange) -> AuditRecord {
+    let mut out = Vec::new();
+    let _nothing_follows =
+        exchange.handle(Event::Closed, Timestamp(Duration::from_secs(ISSUED + 9)), &mut out);
+    match out.pop() {
+        Some(Effect::Audit(record)) => *record,
+        _ => panic!("no record"),
+    }
+}
+
+#[test]
+fn a_permitted_call_waits_for_its_credential_and_then_goes_upstream() {
+    let mut exchange = Exchange::new(Some(gateway()));
+    let (flow, login) = refund(&mut exchange, 100, 0);
+    assert_eq!(flow, Flow::Hold);
+    let (flow, read) = answer(
+        &mut exchange,
+        &login,
+        &json!({"auth": {"client_token": "t", "lease_duration": 60}}),
+    );
+    assert_eq!(flow, Flow::Hold);
+    let secret = json!({"data": {"data": {"key": "k3y"}, "metadata": {"version": 2}}});
+    let (flow, sent) = answer(&mut exchange, &read, &secret);
+    assert_eq!(flow, Flow::Forward);
+    let Some(Effect::SendUpstream(request)) = sent.last() else { panic!("not sent") };
+    assert_eq!(&*request.cluster, "billing");
+    let key = request.edit.set.iter().find(|(name, _)| name == "x-billing-key").unwrap();
+    assert_eq!(key.1.expose(), "k3y");
+    assert!(request.edit.remove.contains(&"authorization".to_owned()));
+    let record = record(&mut exchange);
+    assert_eq!((record.decision, record.credential_version), (Outcome::Allow, Some(2)));
+    assert!(!record.to_json().contains("k3y"));
+}
+
+#[test]
+fn a_refused_call_is_answered_at_once_and_asks_nobody() {
+    let mut exchange = Exchange::new(Some(gateway()));
+    let (flow, effects) = refund(&mut exchange, 101, 0);
+    assert_eq!(flow, Flow::Hold);
+    let [Effect::Reply(reply)] = effects.as_slice() else { panic!("not only a reply") };
+    assert!(String::from_utf8_lossy(&reply.body).contains("Refunds over 100 need a person"));
+    assert_eq!(record(&mut exchange).reason, Some("arguments_refused"));
+}
+
+#[test]
+fn an_expired_token_is_refused_before_the_body_is_read() {
+    let mut exchange = Exchange::new(Some(gateway()));
+    let (_, effects) = refund(&mut exchange, 1, 3600 + 31);
+    let [Effect::Reply(reply)] = effects.as_slice() else { panic!("not only a reply") };
+    assert_eq!(reply.status, 401);
+    assert_eq!(record(&mut exchange).reason, Some("expired_token"));
+}
+
+#[test]
+fn an_exchange_without_a_gateway_serves_nothing() {
+    let mut exchange = Exchange::new(None);
+    let (flow, effects) = refund(&mut exchange, 1, 0);
+    assert_eq!(flow, Flow::Hold);
+    let [Effect::Reply(reply)] = effects.as_slice() else { panic!("not only a reply") };
+    assert_eq!(reply.status, 503);
+    assert_eq!(record(&mut exchange).reason, Some("not_configured"));
+}
+
+#[test]
+fn an_event_that_is_not_expected_holds_for_good() {
+    let mut exchange = Exchange::new(Some(gateway()));
+    let mut out = Vec::new();
+    let now = Timestamp(Duration::from_secs(ISSUED));
+    let body = Event::RequestBody { chunk: b"{}", end: true };
+    assert_eq!(exchange.handle(body, now, &mut out), Flow::Hold);
+    let (flow, effects) = refund(&mut exchange, 1, 0);
+    assert_eq!(flow, Flow::Hold);
+    assert!(effects.is_empty());
+    let record = record(&mut exchange);
+    assert_eq!((record.decision, record.reason), (Outcome::Error, Some("internal")));
+}
