@@ -57,14 +57,18 @@ impl Gateway {
     /// Every [`Problem`] with the path of its field.
     pub fn compile(document: &[u8], environment: &dyn Environment) -> Result<Self, Vec<Problem>> {
         let config: Config = shape::read(document)?;
-        let mut compiler = Compiler { environment, problems: Vec::new() };
-        compiler.gateway(config).ok_or(compiler.problems)
+        let mut compiler = Compiler { environment, problems: Vec::new(), warnings: Vec::new() };
+        match compiler.gateway(config) {
+            Some(gateway) => Ok(gateway.with_warnings(compiler.warnings)),
+            None => Err(compiler.problems),
+        }
     }
 }
 
 struct Compiler<'a> {
     environment: &'a dyn Environment,
     problems: Vec<Problem>,
+    warnings: Vec<Problem>,
 }
 
 impl Compiler<'_> {
@@ -250,9 +254,10 @@ impl Compiler<'_> {
                 Some(Credential::Kv(self.kv(&format!("{path}.kv"), config, vaults)))
             }
             CredentialConfig::Static(source) => {
-                let value = Rc::new(self.secret(&format!("{path}.static"), source)?);
+                let value = self.secret(&format!("{path}.static"), source)?.map(Rc::new);
                 let expires = Timestamp(Duration::MAX);
-                Some(Credential::Static(Rc::new(Fetched { value, version: None, expires })))
+                let fetched = value.map(|value| Rc::new(Fetched { value, version: None, expires }));
+                Some(Credential::Static(fetched))
             }
         }
     }
@@ -298,14 +303,22 @@ impl Compiler<'_> {
         }
         let login = match config.login {
             LoginConfig::Token(source) => {
-                Login::Token(Rc::new(self.secret(&format!("{path}.login.token"), source)?))
+                match self.secret(&format!("{path}.login.token"), source)? {
+                    Some(token) => Login::Token(Rc::new(token)),
+                    None => Login::Unset,
+                }
             }
             LoginConfig::AppRole(role) => {
                 let at = format!("{path}.login.app_role");
                 self.vault_path(&format!("{at}.mount"), &role.mount);
                 let role_id = self.secret(&format!("{at}.role_id"), role.role_id);
                 let secret_id = self.secret(&format!("{at}.secret_id"), role.secret_id);
-                Login::AppRole { mount: role.mount, role_id: role_id?, secret_id: secret_id? }
+                match (role_id?, secret_id?) {
+                    (Some(role_id), Some(secret_id)) => {
+                        Login::AppRole { mount: role.mount, role_id, secret_id }
+                    }
+                    _ => Login::Unset,
+                }
             }
         };
         let cluster: Rc<str> = config.cluster.into();
@@ -318,31 +331,34 @@ impl Compiler<'_> {
         })
     }
 
-    fn secret(&mut self, path: &str, source: SecretSource) -> Option<Secret> {
+    /// The secret of a source. `Some(None)` where it stands in a variable that is not set: what
+    /// needs it then fails, and everything else works.
+    fn secret(&mut self, path: &str, source: SecretSource) -> Option<Option<Secret>> {
         let (path, secret) = match source {
-            SecretSource::Value(secret) => (format!("{path}.value"), Some(secret)),
+            SecretSource::Value(secret) => (format!("{path}.value"), secret),
             SecretSource::Environment(name) => {
                 let path = format!("{path}.environment");
-                let value = self.environment.variable(&name);
-                if value.is_none() {
-                    self.problem(&path, format!("the environment variable {name:?} is not set"), "set it for the host and let the host pass it on to the plugin (Envoy: vm_config.environment_variables.host_env_keys)");
-                    return None;
-                }
-                (path, value.map(Secret::new))
+                let Some(value) = self.environment.variable(&name) else {
+                    self.warnings.push(Problem {
+                        path,
+                        message: format!("the environment variable {name:?} is not set; requests that need it will fail"),
+                        help: Some("set it for the host and let the host pass it on to the plugin (Envoy: vm_config.environment_variables.host_env_keys)".into()),
+                    });
+                    return Some(None);
+                };
+                (path, Secret::new(value))
             }
         };
-        let usable = secret.filter(|secret| {
-            !secret.expose().is_empty()
-                && secret.expose().bytes().all(|byte| byte.is_ascii_graphic())
-        });
-        if usable.is_none() {
+        let text = secret.expose();
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             self.problem(
                 path,
                 "the secret is empty or holds white space or control characters",
                 "",
             );
+            return None;
         }
-        usable
+        Some(Some(secret))
     }
 
     fn host_name(&mut self, path: &str, name: &str) {

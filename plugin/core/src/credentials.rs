@@ -42,14 +42,16 @@ pub(crate) enum Login {
         /// The secret that goes with it.
         secret_id: Secret,
     },
+    /// The configuration names a variable that is not set.
+    Unset,
 }
 
 /// A credential, compiled.
 pub(crate) enum Credential {
     /// Read from a vault.
     Kv(KvCredential),
-    /// Part of the configuration.
-    Static(Rc<Fetched>),
+    /// Part of the configuration; none where it names a variable that is not set.
+    Static(Option<Rc<Fetched>>),
 }
 
 /// A credential in a vault's key-value engine.
@@ -85,6 +87,9 @@ pub(crate) struct CredentialCache {
 /// Why a vault gave no credential. `Display` is for the audit record; it holds nothing the vault said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum VaultError {
+    /// The configuration takes the login or the credential from a variable that is not set.
+    #[error("an environment variable of the configuration is not set")]
+    Unset,
     /// No answer in time.
     #[error("the vault did not answer")]
     Unreachable,

@@ -181,7 +181,7 @@ impl Gateway {
                 Rc::clone(fetched)
             }
             Some(Err(error)) => return Err(unavailable(*error, audit).into()),
-            None => match self.at_hand(name, now) {
+            None => match self.at_hand(name, now).map_err(|error| unavailable(error, audit))? {
                 Some((source, fetched)) => {
                     audit.credential_source = Some(source);
                     fetched
@@ -197,13 +197,18 @@ impl Gateway {
     }
 
     /// A credential that need not be fetched, and where it comes from.
-    fn at_hand(&self, name: &str, now: Timestamp) -> Option<(&'static str, Rc<Fetched>)> {
+    fn at_hand(
+        &self,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<Option<(&'static str, Rc<Fetched>)>, VaultError> {
         if let Some(Credential::Static(fetched)) = self.credentials.get(name) {
-            return Some(("static", Rc::clone(fetched)));
+            let fetched = fetched.as_ref().ok_or(VaultError::Unset)?;
+            return Ok(Some(("static", Rc::clone(fetched))));
         }
         let secrets = self.secrets.borrow();
-        let fetched = secrets.values.get(name).filter(|fetched| now < fetched.expires)?;
-        Some(("cache", Rc::clone(fetched)))
+        let fetched = secrets.values.get(name).filter(|fetched| now < fetched.expires);
+        Ok(fetched.map(|fetched| ("cache", Rc::clone(fetched))))
     }
 
     /// The token for the vault that holds the credential `name`.
@@ -221,8 +226,10 @@ impl Gateway {
         };
         let vault_name = &credential.vault;
         let (vault_name, vault) = self.vaults.get_key_value(vault_name).ok_or_else(missing)?;
-        if let Login::Token(token) = &vault.login {
-            return Ok(Rc::clone(token));
+        match &vault.login {
+            Login::Token(token) => return Ok(Rc::clone(token)),
+            Login::Unset => return Err(unavailable(VaultError::Unset, audit).into()),
+            Login::AppRole { .. } => {}
         }
         match facts.logins.get(vault_name) {
             Some(Ok(login)) => return Ok(Rc::clone(&login.token)),

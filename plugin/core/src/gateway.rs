@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use toolgate_policy::PolicyEngine;
+use toolgate_policy::{PolicyEngine, Problem};
 
 use crate::config::{AuditConfig, Limits};
 use crate::credentials::{Credential, CredentialCache, Vault};
@@ -24,6 +24,7 @@ pub struct Gateway {
     pub(crate) audit: AuditConfig,
     pub(crate) tokens: RefCell<TokenCache>,
     pub(crate) secrets: RefCell<CredentialCache>,
+    warnings: Vec<Problem>,
     record_seed: Cell<u64>,
     record_count: Cell<u64>,
 }
@@ -66,9 +67,21 @@ impl Gateway {
             audit,
             tokens: RefCell::default(),
             secrets: RefCell::default(),
+            warnings: Vec::new(),
             record_seed: Cell::new(0),
             record_count: Cell::new(0),
         }
+    }
+
+    pub(crate) fn with_warnings(mut self, warnings: Vec<Problem>) -> Self {
+        self.warnings = warnings;
+        self
+    }
+
+    /// What is not as it should be, though the gateway can run: secrets that are not there.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
     }
 
     /// Sets the number that makes the record ids of this worker differ from those of others. It

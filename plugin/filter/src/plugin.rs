@@ -32,6 +32,9 @@ impl RootContext for Plugin {
                 // Record ids must differ between workers; nothing secret hangs on it, since the
                 // randomness of one host is not for secrets.
                 gateway.set_record_seed(getrandom::u64().unwrap_or_default());
+                for warning in gateway.warnings() {
+                    log::warn!("toolgate configuration: {warning}");
+                }
                 log::info!("toolgate is configured: policy set {}", gateway.policy_set());
                 self.gateway = Some(Rc::new(gateway));
                 true
