@@ -20,7 +20,10 @@ use crate::wire;
 use crate::world::{World, secret};
 
 /// How long anything may take on a slow machine before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long to wait before looking again.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// A real Envoy with a listener for every scenario.
 pub struct Envoy {
@@ -53,7 +56,8 @@ impl Envoy {
     /// # Errors
     /// What kept it from starting, with the last lines of its log.
     pub fn start(program: &str, scenarios: &[Scenario]) -> Result<Self, String> {
-        let folder = repository::path("target/envoy-suite");
+        // A folder of its own: two suites may run at the same time.
+        let folder = repository::path(&format!("target/envoy-suite/{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         let mut bootstrap = configuration::bootstrap()?;
         let listener = bootstrap["static_resources"]["listeners"][0].clone();
@@ -71,7 +75,6 @@ impl Envoy {
                 access_log: folder.join(format!("access-{index}.log")),
                 world: Slot::default(),
             };
-            let _absent_on_the_first_run = std::fs::remove_file(&place.access_log);
             let mut plugin = configuration::plugin(scenario.configuration.as_ref())?;
             for mut cluster in clusters.as_array().cloned().unwrap_or_default() {
                 let name = cluster["name"].as_str().unwrap_or_default().to_owned();
@@ -108,11 +111,11 @@ impl Envoy {
             }
             let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
             let ended = process.try_wait().map_err(|error| error.to_string())?;
-            if ended.is_some() || begin.elapsed() > PATIENCE * 2 {
+            if ended.is_some() || begin.elapsed() > PATIENCE * 6 {
                 return Err(format!("Envoy is not ready: {}", self.last_words()));
             }
             drop(process);
-            std::thread::yield_now();
+            std::thread::park_timeout(GLANCE);
         }
     }
 
@@ -128,6 +131,9 @@ impl Drop for Envoy {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let _gone_already = process.kill();
         let _gone_already = process.wait();
+        if !std::thread::panicking() {
+            let _left_for_a_look = std::fs::remove_dir_all(&self.folder);
+        }
     }
 }
 
@@ -184,7 +190,7 @@ impl EnvoySession {
             if begin.elapsed() > PATIENCE {
                 return Err("the access log has no line for the exchange".into());
             }
-            std::thread::yield_now();
+            std::thread::park_timeout(GLANCE);
         }
     }
 }
