@@ -12,6 +12,7 @@ use toolgate_policy::{PolicyEngine, Problem};
 use crate::config::{
     Config, CredentialConfig, InjectionConfig, KvConfig, LoginConfig, ServerConfig, VaultConfig,
 };
+use crate::cors;
 use crate::credentials::{Credential, Fetched, KvCredential, Login, Vault};
 use crate::event::Timestamp;
 use crate::gateway::{Gateway, Injection, Server};
@@ -96,6 +97,16 @@ impl Compiler<'_> {
         if config.servers.is_empty() {
             self.problem("servers", "there is no server", "add at least one");
         }
+        for (index, origin) in config.origins.iter().enumerate() {
+            if !cors::is_origin(origin) {
+                let help = "write scheme, host and port as browsers do: \"https://app.example\", in lower case, without a path";
+                self.problem(
+                    format!("origins[{index}]"),
+                    format!("{origin:?} is not an origin"),
+                    help,
+                );
+            }
+        }
         let vault_names: BTreeSet<String> = config.vaults.keys().cloned().collect();
         let credential_names: BTreeSet<String> = config.credentials.keys().cloned().collect();
         let server_names: Vec<String> = config.servers.keys().cloned().collect();
@@ -128,7 +139,16 @@ impl Compiler<'_> {
         let identity =
             Identity::compile(config.identity, &policy, limits.token_bytes, &mut self.problems);
         self.problems.is_empty().then(|| {
-            Gateway::new(servers, identity, policy, vaults, credentials, limits, config.audit)
+            Gateway::new(
+                servers,
+                identity,
+                policy,
+                vaults,
+                credentials,
+                limits,
+                config.origins,
+                config.audit,
+            )
         })
     }
 

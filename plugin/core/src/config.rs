@@ -16,6 +16,10 @@ use crate::secret::SecretSource;
 pub struct Config {
     /// MCP servers by name; each is reached under `/mcp/{name}`.
     pub servers: BTreeMap<String, ServerConfig>,
+    /// Origins of the web pages that may call, e.g. `https://inspector.example`. Pages of all others
+    /// are refused; clients that are no browsers are not concerned.
+    #[serde(default)]
+    pub origins: Vec<String>,
     /// Who issues the tokens that callers present.
     pub identity: IdentityConfig,
     /// Cedar policies, schema and entities.

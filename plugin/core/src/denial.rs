@@ -6,6 +6,7 @@
 //! are HTTP 200: the exchange went well and the JSON-RPC error is the answer, which SDKs hand to
 //! the model; a bare 4xx would be read as a broken transport.
 
+use crate::cors;
 use toolgate_protocol::json::{Json, Object};
 use toolgate_protocol::jsonrpc::{Id, error_response};
 
@@ -18,6 +19,8 @@ pub enum Reason {
     UnknownServer,
     /// The HTTP method is none that MCP uses here.
     HttpMethod,
+    /// A web page of an origin that is not configured asks.
+    Origin,
     /// A header is repeated, not plain text or contradicts the body.
     Header,
     /// The headers of a 2026-07-28 request contradict its body.
@@ -73,6 +76,7 @@ impl Reason {
             Self::NotConfigured => ("not_configured", 503, 503),
             Self::UnknownServer => ("unknown_server", 404, 404),
             Self::HttpMethod => ("http_method", 405, 405),
+            Self::Origin => ("origin", 403, 403),
             Self::Header => ("header", 400, -32600),
             Self::HeaderMismatch => ("header_mismatch", 400, -32020),
             Self::ProtocolVersion => ("protocol_version", 400, -32022),
@@ -180,11 +184,12 @@ impl Denial {
 
     /// The whole answer. A refused message without an id is no JSON-RPC exchange, so that only an
     /// HTTP status can say that it was refused.
-    pub(crate) fn into_reply(self, id: Option<&Id>) -> LocalReply {
+    pub(crate) fn into_reply(self, id: Option<&Id>, origin: Option<&str>) -> LocalReply {
         let status = if self.status == 200 && id.is_none() { 403 } else { self.status };
         let body = self.body(id);
         let mut headers = self.headers;
         headers.push(("content-type", "application/json".into()));
+        headers.extend(origin.map(cors::fields).unwrap_or_default());
         LocalReply { status, headers, body }
     }
 }

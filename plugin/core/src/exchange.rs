@@ -13,6 +13,7 @@ use toolgate_protocol::headers::Headers;
 use toolgate_protocol::mcp::ListKind;
 
 use crate::audit::{AuditRecord, Outcome};
+use crate::cors;
 use crate::credentials::{Credential, VaultError, login_answer};
 use crate::decide::{Facts, Need, Stop, Verdict};
 use crate::denial::{Denial, Reason};
@@ -32,6 +33,8 @@ pub struct Exchange {
     began: Option<Timestamp>,
     calls: Duration,
     next_call: u32,
+    /// Origin of the web page that asks.
+    origin: Option<String>,
 }
 
 enum Phase {
@@ -73,6 +76,7 @@ struct Step<'a> {
     out: &'a mut Vec<Effect>,
     calls: &'a mut Duration,
     next_call: &'a mut u32,
+    origin: &'a mut Option<String>,
 }
 
 impl Exchange {
@@ -87,6 +91,7 @@ impl Exchange {
             began: None,
             calls: Duration::ZERO,
             next_call: 0,
+            origin: None,
         }
     }
 
@@ -115,6 +120,7 @@ impl Exchange {
             out,
             calls: &mut self.calls,
             next_call: &mut self.next_call,
+            origin: &mut self.origin,
         };
         let (phase, flow) = phase.step(event, &mut step);
         let decided = matches!(phase, Phase::ExpectResponseHead { .. } | Phase::Replied);
@@ -160,6 +166,13 @@ impl Phase {
     fn step(self, event: Event<'_>, step: &mut Step<'_>) -> (Self, Flow) {
         match (self, event) {
             (Self::ExpectRequestHead, Event::RequestHead { headers, source, end }) => {
+                match cors::origin(&headers, &step.gateway.origins) {
+                    Err(denial) => return step.deny(denial, None),
+                    Ok(origin) => *step.origin = origin,
+                }
+                if let Some(reply) = step.preflight(&headers) {
+                    return reply;
+                }
                 match step.gateway.read_head(headers, source, step.now, step.audit) {
                     Err(denial) => step.deny(denial, None),
                     Ok(head) if end => step.read(head, &[]),
@@ -364,19 +377,34 @@ impl Step<'_> {
         let answer = Answer::read(headers, end);
         self.audit.upstream_status = answer.status;
         match answer.handling(filter_lists, asked.message.as_ref(), &self.gateway.limits) {
-            Ok((edit, filter)) => {
+            Ok((mut edit, filter)) => {
+                if let Some(origin) = &*self.origin {
+                    cors::edit(origin, edit.get_or_insert_default());
+                }
                 self.out.extend(edit.map(Effect::EditResponse));
                 match filter {
                     Some(filter) => (Phase::FilterResponse { asked, filter }, Flow::Forward),
                     None => (Phase::Proxied, Flow::Forward),
                 }
             }
-            Err((reason, edit, filter)) => {
+            Err((reason, mut edit, filter)) => {
+                if let Some(origin) = &*self.origin {
+                    cors::edit(origin, &mut edit);
+                }
                 fail(self.audit, reason);
                 self.out.push(Effect::EditResponse(edit));
                 (Phase::FilterResponse { asked, filter }, Flow::Forward)
             }
         }
+    }
+
+    /// Answers a browser that asks what a page may do, which needs no token.
+    fn preflight(&mut self, headers: &Headers) -> Option<(Phase, Flow)> {
+        let reply = cors::preflight(headers, self.origin.as_deref()?)?;
+        self.audit.decision = Outcome::Allow;
+        self.audit.mcp_method = Some("OPTIONS".into());
+        self.out.push(Effect::Reply(reply));
+        Some((Phase::Replied, Flow::Hold))
     }
 
     fn deny_asked(&mut self, denial: Denial, asked: &Asked) -> (Phase, Flow) {
@@ -396,7 +424,7 @@ impl Step<'_> {
             _ => Outcome::Deny,
         };
         self.audit.reason.get_or_insert(reason.as_str());
-        self.out.push(Effect::Reply(denial.into_reply(id)));
+        self.out.push(Effect::Reply(denial.into_reply(id, self.origin.as_deref())));
         (Phase::Replied, Flow::Hold)
     }
 }
@@ -412,7 +440,7 @@ fn refuse_unconfigured(
     }
     fail(audit, Reason::NotConfigured);
     let message = "the gateway has no valid configuration; its log says why";
-    out.push(Effect::Reply(Denial::new(Reason::NotConfigured, message).into_reply(None)));
+    out.push(Effect::Reply(Denial::new(Reason::NotConfigured, message).into_reply(None, None)));
     (Phase::Replied, Flow::Hold)
 }
 

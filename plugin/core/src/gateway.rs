@@ -21,6 +21,7 @@ pub struct Gateway {
     pub(crate) vaults: BTreeMap<Rc<str>, Vault>,
     pub(crate) credentials: BTreeMap<Rc<str>, Credential>,
     pub(crate) limits: Limits,
+    pub(crate) origins: Vec<String>,
     pub(crate) audit: AuditConfig,
     pub(crate) tokens: RefCell<TokenCache>,
     pub(crate) secrets: RefCell<CredentialCache>,
@@ -47,6 +48,7 @@ pub(crate) struct Injection {
 }
 
 impl Gateway {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one configuration")]
     pub(crate) fn new(
         servers: BTreeMap<Rc<str>, Server>,
         identity: Identity,
@@ -54,6 +56,7 @@ impl Gateway {
         vaults: BTreeMap<Rc<str>, Vault>,
         credentials: BTreeMap<Rc<str>, Credential>,
         limits: Limits,
+        origins: Vec<String>,
         audit: AuditConfig,
     ) -> Self {
         Self {
@@ -64,6 +67,7 @@ impl Gateway {
             vaults,
             credentials,
             limits,
+            origins,
             audit,
             tokens: RefCell::default(),
             secrets: RefCell::default(),

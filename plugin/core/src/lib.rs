@@ -12,6 +12,7 @@
 mod audit;
 mod compile;
 pub mod config;
+mod cors;
 mod credentials;
 mod decide;
 mod denial;
