@@ -20,7 +20,7 @@ use crate::denial::{Denial, Reason};
 use crate::event::{CallId, CallOutcome, Effect, Event, Flow, Timestamp};
 use crate::gateway::Gateway;
 use crate::request::{Asked, Head, body_too_large};
-use crate::response::{Answer, ResponseFilter};
+use crate::response::{Answer, Handling, ResponseFilter};
 
 /// Most rounds of calls for one request: a stale login, a new one, a read, and one to spare.
 const MOST_ROUNDS: u8 = 4;
@@ -376,25 +376,19 @@ impl Step<'_> {
     ) -> (Phase, Flow) {
         let answer = Answer::read(headers, end);
         self.audit.upstream_status = answer.status;
-        match answer.handling(filter_lists, asked.message.as_ref(), &self.gateway.limits) {
-            Ok((mut edit, filter)) => {
-                if let Some(origin) = &*self.origin {
-                    cors::edit(origin, edit.get_or_insert_default());
-                }
-                self.out.extend(edit.map(Effect::EditResponse));
-                match filter {
-                    Some(filter) => (Phase::FilterResponse { asked, filter }, Flow::Forward),
-                    None => (Phase::Proxied, Flow::Forward),
-                }
-            }
-            Err((reason, mut edit, filter)) => {
-                if let Some(origin) = &*self.origin {
-                    cors::edit(origin, &mut edit);
-                }
-                fail(self.audit, reason);
-                self.out.push(Effect::EditResponse(edit));
-                (Phase::FilterResponse { asked, filter }, Flow::Forward)
-            }
+        let limits = &self.gateway.limits;
+        let Handling { failure, mut edit, filter } =
+            answer.handling(filter_lists, asked.message.as_ref(), limits);
+        if let Some(reason) = failure {
+            fail(self.audit, reason);
+        }
+        if let Some(origin) = &*self.origin {
+            cors::edit(origin, edit.get_or_insert_default());
+        }
+        self.out.extend(edit.map(Effect::EditResponse));
+        match filter {
+            Some(filter) => (Phase::FilterResponse { asked, filter }, Flow::Forward),
+            None => (Phase::Proxied, Flow::Forward),
         }
     }
 

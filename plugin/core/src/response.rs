@@ -51,8 +51,16 @@ enum Mode {
     Drop,
 }
 
-/// How to handle an answer: header changes and a filter, where there is something to change.
-type Handling = (Option<HeadEdit>, Option<ResponseFilter>);
+/// How to handle an answer.
+#[derive(Default)]
+pub(crate) struct Handling {
+    /// Why it is replaced, where it is no answer of an MCP server.
+    pub(crate) failure: Option<Reason>,
+    /// Changes to its header fields.
+    pub(crate) edit: Option<HeadEdit>,
+    /// Changes to its body.
+    pub(crate) filter: Option<ResponseFilter>,
+}
 
 impl Answer {
     /// Reads the header fields of an answer. `end` when no body follows.
@@ -75,22 +83,18 @@ impl Answer {
     }
 
     /// How the answer to `message` is handled.
-    ///
-    /// # Errors
-    /// The reason, and what to answer instead, when this is no answer of an MCP server.
     pub(crate) fn handling(
         &self,
         filter_lists: bool,
         message: Option<&Message>,
         limits: &Limits,
-    ) -> Result<Handling, (Reason, HeadEdit, ResponseFilter)> {
+    ) -> Handling {
         let id = match message.map(Message::kind) {
             Some(Kind::Request { id, .. }) => Some(id.clone()),
             _ => None,
         };
         let status = self.status.unwrap_or(0);
-        let refuse =
-            |reason: Reason, text: &str| Err(replacement(reason, text, status, id.as_ref()));
+        let refuse = |reason: Reason, text: &str| self.replaced(reason, text, id.as_ref());
         match (status, self.form) {
             (502..=504, Form::Other) => {
                 refuse(Reason::ServerUnreachable, "the server cannot be reached; try again later")
@@ -104,10 +108,11 @@ impl Answer {
             }
             // Acknowledgements and ends of sessions: the status says it all, and what some servers
             // write beneath it is nothing a client reads.
-            (200..=299, Form::Other) if message.is_none() || id.is_none() => Ok((
-                Some(self.without_body()),
-                Some(ResponseFilter { mode: Mode::Drop, id, seen: None }),
-            )),
+            (200..=299, Form::Other) if id.is_none() => Handling {
+                failure: None,
+                edit: Some(self.without_body()),
+                filter: Some(ResponseFilter { mode: Mode::Drop, id, seen: None }),
+            },
             (200..=299 | 500.., Form::Other) if !self.end => {
                 refuse(Reason::ServerAnswer, "the server answered with something that is not MCP")
             }
@@ -126,10 +131,34 @@ impl Answer {
                         .into(),
                     set: Vec::new(),
                 };
-                Ok((Some(edit), Some(ResponseFilter { mode, id, seen: None })))
+                let filter = Some(ResponseFilter { mode, id, seen: None });
+                Handling { failure: None, edit: Some(edit), filter }
             }
-            _ => Ok((None, None)),
+            _ => Handling::default(),
         }
+    }
+
+    /// An error of the gateway in place of the answer. One that came without a body gets none: its
+    /// status has to say it all.
+    fn replaced(&self, reason: Reason, text: &str, id: Option<&Id>) -> Handling {
+        let denial = Denial::new(reason, text);
+        // What the host says about reaching the server is more exact than our own status.
+        let status = match self.status {
+            Some(status @ 502..=504) => status,
+            _ => denial.status(),
+        };
+        let public = |name: &str, value: String| (name.to_owned(), FieldValue::Public(value));
+        let removed =
+            ["content-length", "content-encoding", "www-authenticate", "location", "etag"];
+        let mut edit = HeadEdit {
+            remove: removed.map(Into::into).into(),
+            set: vec![public(":status", status.to_string())],
+        };
+        if !self.end {
+            edit.set.push(public("content-type", "application/json".into()));
+        }
+        let filter = ResponseFilter { mode: Mode::Replace(denial.body(id)), id: None, seen: None };
+        Handling { failure: Some(reason), edit: Some(edit), filter: Some(filter) }
     }
 
     fn without_body(&self) -> HeadEdit {
@@ -137,30 +166,6 @@ impl Answer {
         let remove = if self.end { Vec::new() } else { names.map(Into::into).into() };
         HeadEdit { remove, set: Vec::new() }
     }
-}
-
-/// An error of the gateway in place of the server's answer.
-fn replacement(
-    reason: Reason,
-    text: &str,
-    status: u16,
-    id: Option<&Id>,
-) -> (Reason, HeadEdit, ResponseFilter) {
-    let denial = Denial::new(reason, text);
-    let body = denial.body(id);
-    // What the host says about reaching the server is more exact than our own status.
-    let status = if (502..=504).contains(&status) { status } else { denial.status() };
-    let public = |name: &str, value: &str| (name.to_owned(), FieldValue::Public(value.to_owned()));
-    let edit = HeadEdit {
-        remove: ["content-length", "content-encoding", "www-authenticate", "location", "etag"]
-            .map(Into::into)
-            .into(),
-        set: vec![
-            public(":status", &status.to_string()),
-            public("content-type", "application/json"),
-        ],
-    };
-    (reason, edit, ResponseFilter { mode: Mode::Replace(body), id: None, seen: None })
 }
 
 impl ResponseFilter {

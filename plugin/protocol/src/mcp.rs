@@ -424,7 +424,7 @@ pub fn client_name(message: &Message) -> Option<&str> {
 
 /// The header `Mcp-Name` of a modern request: the name of what it asks for (2026-07-28, transports).
 #[must_use]
-pub fn mirrored_name<'a>(message: &'a Message) -> Option<&'a str> {
+pub fn mirrored_name(message: &Message) -> Option<&str> {
     let key = match message.method()? {
         "tools/call" | "prompts/get" => "name",
         "resources/read" => "uri",
