@@ -32,9 +32,9 @@ pub(crate) enum Buffer {
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(crate) enum Map {
-    RequestHeaders = 0,
-    ResponseHeaders = 2,
-    CallResponseHeaders = 6,
+    Request = 0,
+    Response = 2,
+    CallResponse = 6,
 }
 
 #[link(wasm_import_module = "env")]

@@ -77,7 +77,7 @@ impl HttpExchange {
                 Effect::SendUpstream(_) => {}
                 Effect::Reply(reply) => send_reply(&reply),
                 Effect::EditResponse(edit) => {
-                    if let Err(Status(status)) = edit_headers(Map::ResponseHeaders, &edit) {
+                    if let Err(Status(status)) = edit_headers(Map::Response, &edit) {
                         log::error!("a response could not be edited: status {status}");
                     }
                 }
@@ -119,7 +119,7 @@ impl Context for HttpExchange {
         _trailers: usize,
     ) {
         let Some(id) = self.calls.remove(&token) else { return };
-        let headers = abi::headers(Map::CallResponseHeaders).unwrap_or_default();
+        let headers = abi::headers(Map::CallResponse).unwrap_or_default();
         let headers = Headers::from_pairs(headers);
         let status =
             headers.single(":status").ok().flatten().and_then(|status| status.parse().ok());
@@ -140,7 +140,7 @@ impl Context for HttpExchange {
 
 impl HttpContext for HttpExchange {
     fn on_http_request_headers(&mut self, _count: usize, end: bool) -> Action {
-        let Ok(headers) = abi::headers(Map::RequestHeaders) else {
+        let Ok(headers) = abi::headers(Map::Request) else {
             send_reply(&LocalReply {
                 status: 400,
                 headers: vec![("content-type", "application/json".into())],
@@ -187,7 +187,7 @@ impl HttpContext for HttpExchange {
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end: bool) -> Action {
-        let headers = Headers::from_pairs(abi::headers(Map::ResponseHeaders).unwrap_or_default());
+        let headers = Headers::from_pairs(abi::headers(Map::Response).unwrap_or_default());
         self.response_left =
             headers.single("content-length").ok().flatten().and_then(|length| length.parse().ok());
         let _forwarded_either_way = self.handle(Event::ResponseHead { headers, end });
@@ -240,7 +240,7 @@ fn dispatch(call: &HttpCall) -> Option<u32> {
 }
 
 fn send_upstream(host: Host, request: &UpstreamRequest) -> Result<(), Status> {
-    edit_headers(Map::RequestHeaders, &request.edit)?;
+    edit_headers(Map::Request, &request.edit)?;
     host.route(request)
 }
 

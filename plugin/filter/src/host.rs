@@ -71,9 +71,9 @@ impl Host {
     pub(crate) fn route(self, request: &UpstreamRequest) -> Result<(), Status> {
         match self {
             Self::Envoy => {
-                abi::set_header(Map::RequestHeaders, ":path", &request.path)?;
-                abi::set_header(Map::RequestHeaders, ":authority", &request.authority)?;
-                abi::set_header(Map::RequestHeaders, UPSTREAM_HEADER, &request.cluster)
+                abi::set_header(Map::Request, ":path", &request.path)?;
+                abi::set_header(Map::Request, ":authority", &request.authority)?;
+                abi::set_header(Map::Request, UPSTREAM_HEADER, &request.cluster)
             }
             Self::Kong => {
                 abi::set_property("ngx\0upstream_uri", request.path.as_bytes())?;
