@@ -129,6 +129,8 @@ impl Compiler<'_> {
                 (name.as_str().into(), self.server(&name, server, &credential_names))
             })
             .collect();
+        let accepts_anonymous = config.identity.anonymous;
+        let identity = Identity::compile(config.identity, limits.token_bytes, &mut self.problems);
         let policy = match PolicyEngine::compile(&config.policy, &server_names) {
             Ok(policy) => policy,
             Err(problems) => {
@@ -136,20 +138,23 @@ impl Compiler<'_> {
                 return None;
             }
         };
-        let identity =
-            Identity::compile(config.identity, &policy, limits.token_bytes, &mut self.problems);
-        self.problems.is_empty().then(|| {
-            Gateway::new(
-                servers,
-                identity,
-                policy,
-                vaults,
-                credentials,
-                limits,
-                config.origins,
-                config.audit,
-            )
-        })
+        if !self.problems.is_empty() {
+            return None;
+        }
+        let identity = match accepts_anonymous {
+            true => identity.with_anonymous(policy.anonymous()),
+            false => identity,
+        };
+        Some(Gateway::new(
+            servers,
+            identity,
+            policy,
+            vaults,
+            credentials,
+            limits,
+            config.origins,
+            config.audit,
+        ))
     }
 
     fn server(

@@ -93,7 +93,6 @@ impl Identity {
     /// Compiles the `identity` part of the configuration.
     pub(crate) fn compile(
         config: IdentityConfig,
-        policy: &PolicyEngine,
         token_bytes: usize,
         problems: &mut Vec<Problem>,
     ) -> Self {
@@ -123,18 +122,22 @@ impl Identity {
             }
             issuers.push(compiled);
         }
-        let anonymous = config.anonymous.then(|| {
-            Rc::new(KnownCaller {
-                principal: policy.anonymous(),
-                subject: "anonymous".into(),
-                issuer: None,
-                client: None,
-                scopes: Vec::new(),
-                issued: None,
-                expires: None,
-            })
-        });
-        Self { issuers, anonymous, leeway: Duration::from_secs(config.leeway_seconds), token_bytes }
+        let leeway = Duration::from_secs(config.leeway_seconds);
+        Self { issuers, anonymous: None, leeway, token_bytes }
+    }
+
+    /// Lets requests without a token be decided on as this principal.
+    pub(crate) fn with_anonymous(mut self, principal: Principal) -> Self {
+        self.anonymous = Some(Rc::new(KnownCaller {
+            principal,
+            subject: "anonymous".into(),
+            issuer: None,
+            client: None,
+            scopes: Vec::new(),
+            issued: None,
+            expires: None,
+        }));
+        self
     }
 
     /// The caller that a request's headers prove.
