@@ -46,12 +46,14 @@ pub(crate) struct ConfigurationReport {
     /// Where it stands in the file; empty when it is the file.
     pub(crate) path: String,
     pub(crate) valid: bool,
-    /// Name and hash of its policies, when it is valid.
+    /// Name and hash of its policies, when it compiles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) policy_set: Option<String>,
     /// The environment variables that the host must have.
     pub(crate) environment: BTreeSet<String>,
     pub(crate) problems: Vec<Problem>,
+    /// What the filter warns of and goes on: secrets that it has no way to get.
+    pub(crate) warnings: Vec<Problem>,
 }
 
 /// What the filter would say.
@@ -72,11 +74,7 @@ impl Report {
 
     /// 0: valid; 1: problems; 2: a file could not be used.
     pub(crate) fn exit_code(&self) -> u8 {
-        if self.files.iter().any(|file| file.error.is_some()) {
-            2
-        } else {
-            u8::from(!self.valid)
-        }
+        if self.files.iter().any(|file| file.error.is_some()) { 2 } else { u8::from(!self.valid) }
     }
 }
 
@@ -102,23 +100,34 @@ impl ConfigurationReport {
         let needed = RefCell::default();
         let variable = |name: &str| variable(name, &found.variables, environment, &needed);
         let compiled = Gateway::compile(&found.document, &variable);
-        let (policy_set, problems) = match compiled {
-            Ok(gateway) => (Some(gateway.policy_set().to_owned()), Vec::new()),
-            Err(problems) => (None, problems),
+        let (policy_set, mut problems, mut warnings) = match compiled {
+            Ok(gateway) => {
+                (Some(gateway.policy_set().to_owned()), Vec::new(), listed(gateway.warnings()))
+            }
+            Err(problems) => (None, listed(&problems), Vec::new()),
         };
-        let problem = |problem: toolgate_core::Problem| Problem {
-            path: problem.path,
-            message: problem.message,
-            help: problem.help,
-        };
+        if environment == Environment::Process {
+            // Who gives the environment of the host wants to know that it is complete.
+            problems.append(&mut warnings);
+        }
         Self {
             path: found.path,
-            valid: policy_set.is_some(),
+            valid: problems.is_empty(),
             policy_set,
             environment: needed.into_inner(),
-            problems: problems.into_iter().map(problem).collect(),
+            problems,
+            warnings,
         }
     }
+}
+
+fn listed(problems: &[toolgate_core::Problem]) -> Vec<Problem> {
+    let problem = |problem: &toolgate_core::Problem| Problem {
+        path: problem.path.clone(),
+        message: problem.message.clone(),
+        help: problem.help.clone(),
+    };
+    problems.iter().map(problem).collect()
 }
 
 /// The variable as the plugin would see it.

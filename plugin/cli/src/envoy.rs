@@ -72,9 +72,7 @@ fn configuration(plugin: &Value, path: &str, syntax: Syntax) -> Result<Found, St
     let value = configuration.get("value");
     let document = match value {
         _ if configuration.is_null() => Vec::new(),
-        Some(value) if kind.ends_with(STRUCT) => {
-            as_struct(value, syntax).to_string().into_bytes()
-        }
+        Some(value) if kind.ends_with(STRUCT) => as_struct(value, syntax).to_string().into_bytes(),
         Some(Value::String(text)) if kind.ends_with(STRING) => text.as_bytes().to_vec(),
         _ => {
             return Err(format!(

@@ -40,7 +40,8 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
         /// Take the environment variables that the configuration names from this process, and call
-        /// it a problem when one is missing. Otherwise they are only listed.
+        /// it a problem when one is missing. Otherwise they are only listed, and one that the host
+        /// does not hand on is a warning.
         #[arg(long)]
         environment: bool,
         /// Write one JSON document instead of text.

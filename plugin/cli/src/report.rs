@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::check::{ConfigurationReport, FileReport, Report};
+use crate::check::{ConfigurationReport, FileReport, Problem, Report};
 
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
@@ -16,11 +16,7 @@ pub(crate) fn write_json(report: &Report, output: &mut dyn Write) -> io::Result<
 }
 
 /// Writes a report for people.
-pub(crate) fn write_text(
-    report: &Report,
-    colours: bool,
-    output: &mut dyn Write,
-) -> io::Result<()> {
+pub(crate) fn write_text(report: &Report, colours: bool, output: &mut dyn Write) -> io::Result<()> {
     let mut writer = Writer { colours, output };
     report.files.iter().try_for_each(|file| writer.file(file))
 }
@@ -35,7 +31,7 @@ impl Writer<'_> {
         if let Some(error) = &file.error {
             let verdict = self.coloured(RED, "cannot be used");
             writeln!(self.output, "{}: {verdict}", plain(&file.file))?;
-            return self.indented("  ", error);
+            return self.indented("  ", "    ", error);
         }
         file.configurations.iter().try_for_each(|found| self.configuration(&file.file, found))
     }
@@ -54,11 +50,11 @@ impl Writer<'_> {
             writeln!(self.output, "  policy set {}", plain(policy_set))?;
         }
         for problem in &found.problems {
-            let path = if problem.path.is_empty() { "the document" } else { &problem.path };
-            self.indented("  ", &format!("{path}: {}", problem.message))?;
-            if let Some(help) = &problem.help {
-                self.indented("    ", &format!("help: {help}"))?;
-            }
+            self.problem("", problem)?;
+        }
+        for warning in &found.warnings {
+            let label = self.coloured(YELLOW, "warning: ");
+            self.problem(&label, warning)?;
         }
         if !found.environment.is_empty() {
             let names: Vec<&str> = found.environment.iter().map(String::as_str).collect();
@@ -68,12 +64,22 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn indented(&mut self, indent: &str, text: &str) -> io::Result<()> {
-        for (index, line) in text.lines().enumerate() {
-            let deeper = if index == 0 { "" } else { "  " };
-            writeln!(self.output, "{indent}{deeper}{}", plain(line))?;
+    fn problem(&mut self, label: &str, problem: &Problem) -> io::Result<()> {
+        let path = if problem.path.is_empty() { "the document" } else { &problem.path };
+        write!(self.output, "  {label}")?;
+        self.indented("", "    ", &format!("{path}: {}", problem.message))?;
+        match &problem.help {
+            Some(help) => self.indented("    ", "      ", &format!("help: {help}")),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Writes lines of text: `first` goes before the first, `others` before the others.
+    fn indented(&mut self, first: &str, others: &str, text: &str) -> io::Result<()> {
+        text.lines().enumerate().try_for_each(|(index, line)| {
+            let indent = if index == 0 { first } else { others };
+            writeln!(self.output, "{indent}{}", plain(line))
+        })
     }
 
     fn coloured(&self, colour: &str, text: &str) -> String {

@@ -88,9 +88,11 @@ fn every_form_of_a_configuration_is_the_same_configuration() {
 }
 
 #[test]
-fn the_repository_s_own_envoy_configuration_is_valid() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../envoy/envoy.yaml");
-    let (report, code) = check(&file);
+fn the_repository_s_own_examples_are_valid() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let (report, code) = check(&root.join("kong/kong.yml"));
+    assert_eq!((code, problems(&report)), (0, Vec::new()));
+    let (report, code) = check(&root.join("envoy/envoy.yaml"));
     assert_eq!((code, problems(&report)), (0, Vec::new()));
     assert_eq!(
         report["configurations"][0]["environment"],
@@ -166,6 +168,21 @@ fn variables_are_listed_and_not_required() {
     let (report, code) = check(&fixture("valid/plain.yaml"));
     assert_eq!(code, 0);
     assert_eq!(report["configurations"][0]["environment"], serde_json::json!([VARIABLE]));
+}
+
+#[test]
+fn a_variable_that_envoy_does_not_hand_on_is_a_warning() {
+    for file in fixtures("warned") {
+        let (report, code) = check(&file);
+        let configuration = &report["configurations"][0];
+        assert_eq!((code, problems(&report)), (0, Vec::new()));
+        let warnings = configuration["warnings"].as_array().unwrap();
+        assert_eq!(warnings.len(), 1);
+        assert_eq!(warnings[0]["path"], "vaults.main.login.token.environment");
+        // It is of no use that the host has it.
+        let output = toolgate(&["check", "--environment"], &[file], Some("a-token"));
+        assert_eq!(output.status.code(), Some(1));
+    }
 }
 
 #[test]
