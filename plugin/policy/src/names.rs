@@ -5,6 +5,8 @@
 use std::sync::LazyLock;
 
 use cedar_policy::{EntityId, EntityTypeName, EntityUid};
+#[cfg(all(test, target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 /// The namespace of everything.
 pub(crate) const NAMESPACE: &str = "MCP";

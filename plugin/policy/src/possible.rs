@@ -90,6 +90,9 @@ fn of(expression: &Expr) -> Possible {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
 
     fn check(condition: &str, expected: &str) {

@@ -1,5 +1,8 @@
 //! Lists and calls agree, and both agree with plain Cedar over all policies at once.
 
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use std::collections::HashSet;
 
 use cedar_policy::{

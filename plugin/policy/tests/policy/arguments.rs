@@ -1,5 +1,8 @@
 //! Arguments of typed tools: what reaches policies, and what is refused before.
 
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use toolgate_policy::{PolicyEngine, Refusal};
 
 use crate::support::*;

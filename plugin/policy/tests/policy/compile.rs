@@ -1,5 +1,8 @@
 //! What a configuration may not say, and how its author hears of it.
 
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};

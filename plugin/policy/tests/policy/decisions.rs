@@ -1,5 +1,8 @@
 //! Who gets what, and what is said about it.
 
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use std::collections::BTreeMap;
 
 use toolgate_policy::{

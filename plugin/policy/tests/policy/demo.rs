@@ -1,6 +1,7 @@
 //! The demo policies do what their README says.
 
-use std::fs;
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use serde_json::Value;
 use toolgate_policy::{
@@ -11,15 +12,14 @@ use toolgate_protocol::json::Json;
 use crate::support::{caller, json, texts};
 
 fn demo() -> PolicyEngine {
-    let read = |file: &str| {
-        let path = format!("{}/../../policies/{file}", env!("CARGO_MANIFEST_DIR"));
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
-    };
-    let entities: Vec<Value> = serde_json::from_str(&read("demo.entities.json")).unwrap();
+    let entities = include_str!("../../../../policies/demo.entities.json");
+    let policies = include_str!("../../../../policies/demo.cedar");
+    let schema = include_str!("../../../../policies/demo.cedarschema");
+    let entities: Vec<Value> = serde_json::from_str(entities).unwrap();
     let config = PolicyConfig {
         name: "demo".to_owned(),
-        policies: PolicyText::Files([("demo.cedar".to_owned(), read("demo.cedar"))].into()),
-        schema: Some(read("demo.cedarschema")),
+        policies: PolicyText::Files([("demo.cedar".to_owned(), policies.to_owned())].into()),
+        schema: Some(schema.to_owned()),
         entities,
     };
     PolicyEngine::compile(&config, &["everything".to_owned(), "billing".to_owned()])

@@ -1,5 +1,8 @@
 //! What is listed: exactly what some arguments could be permitted.
 
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use toolgate_policy::{RequestFacts, Target};
 use toolgate_protocol::json::Json;
 
