@@ -196,8 +196,8 @@ impl EnvoySession {
 }
 
 fn record(line: &str) -> Result<BTreeMap<String, String>, String> {
-    let fields: BTreeMap<String, Value> =
-        serde_json::from_str(line).map_err(|error| format!("an access log line is no JSON: {error}"))?;
+    let fields: BTreeMap<String, Value> = serde_json::from_str(line)
+        .map_err(|error| format!("an access log line is no JSON: {error}"))?;
     Ok(fields
         .into_iter()
         .filter_map(|(name, value)| match value {

@@ -3,10 +3,7 @@
 //! [`scenario`] is what is played, [`world`] the servers and the vault around the gateway, [`play`]
 //! compares what came of it. Drivers: [`native`] runs the core alone, [`wasm`] the filter in a test
 //! host ([`host`]), [`envoy`] the filter in a real Envoy.
-#![expect(
-    clippy::indexing_slicing,
-    reason = "JSON values are built and patched by known keys"
-)]
+#![expect(clippy::indexing_slicing, reason = "JSON values are built and patched by known keys")]
 
 pub mod configuration;
 pub mod envoy;

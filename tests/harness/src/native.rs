@@ -43,9 +43,8 @@ impl Driver for Native {
 /// # Errors
 /// Everything that is wrong with the configuration.
 pub fn gateway(plugin: &Value) -> Result<Gateway, String> {
-    Gateway::compile(plugin.to_string().as_bytes(), &environment).map_err(|problems| {
-        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-    })
+    Gateway::compile(plugin.to_string().as_bytes(), &environment)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
 fn environment(name: &str) -> Option<String> {
@@ -62,7 +61,8 @@ impl Session for NativeSession {
     }
 
     fn exchange(&mut self, request: &Request) -> Result<Observed, String> {
-        let mut run = Run::new(Exchange::new(Some(Rc::clone(&self.gateway))), &self.world, self.now);
+        let mut run =
+            Run::new(Exchange::new(Some(Rc::clone(&self.gateway))), &self.world, self.now);
         run.request(request)?;
         run.finish()
     }
@@ -121,8 +121,7 @@ impl<'a> Run<'a> {
         let head = Headers::from_pairs(pairs.clone());
         let bodyless = request.pieces.is_empty();
         let source = Some("127.0.0.1".to_owned());
-        let mut flow =
-            self.event(Event::RequestHead { headers: head, source, end: bodyless })?;
+        let mut flow = self.event(Event::RequestHead { headers: head, source, end: bodyless })?;
         for (index, piece) in request.pieces.iter().enumerate() {
             if self.replied {
                 break;
@@ -215,7 +214,11 @@ impl<'a> Run<'a> {
                     called = true;
                     let outcome = self.call(&call);
                     let mut effects = Vec::new();
-                    flow = self.exchange.handle(Event::CallDone { id, outcome }, self.now, &mut effects);
+                    flow = self.exchange.handle(
+                        Event::CallDone { id, outcome },
+                        self.now,
+                        &mut effects,
+                    );
                     queue.extend(effects);
                 }
                 Effect::ReplaceRequestBody(bytes) if called => {
@@ -256,8 +259,16 @@ impl<'a> Run<'a> {
             cluster: call.cluster.to_string(),
             method: call.method.into(),
             path: call.path.clone(),
-            headers: call.headers.iter().map(|(n, v)| ((*n).to_owned(), v.expose().to_owned())).collect(),
-            body: call.body.as_ref().map(|body| body.expose().as_bytes().to_vec()).unwrap_or_default(),
+            headers: call
+                .headers
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), v.expose().to_owned()))
+                .collect(),
+            body: call
+                .body
+                .as_ref()
+                .map(|body| body.expose().as_bytes().to_vec())
+                .unwrap_or_default(),
         };
         match self.world.answer(asked) {
             Answer::Reply(reply) => {
@@ -281,7 +292,12 @@ pub fn cut(bytes: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
 }
 
 /// The request that a host makes of the client's and the gateway's changes.
-fn asked(upstream: &UpstreamRequest, pairs: &[(String, String)], method: &str, body: Vec<u8>) -> Asked {
+fn asked(
+    upstream: &UpstreamRequest,
+    pairs: &[(String, String)],
+    method: &str,
+    body: Vec<u8>,
+) -> Asked {
     let mut headers: Vec<(String, String)> =
         pairs.iter().filter(|(name, _)| !name.starts_with(':')).cloned().collect();
     apply(&upstream.edit, &mut headers);

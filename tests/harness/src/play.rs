@@ -80,7 +80,9 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
         world.behave(&script.world);
         session.advance(Duration::from_secs(script.after_seconds));
         let request = request(script, issuer, session.now())?;
-        tokens.extend(request.headers.iter().find(|(n, _)| n == "authorization").map(|(_, v)| v.clone()));
+        tokens.extend(
+            request.headers.iter().find(|(n, _)| n == "authorization").map(|(_, v)| v.clone()),
+        );
         let observed = session.exchange(&request)?;
         let asked = world.take_asked();
         let mut found = Vec::new();
@@ -270,7 +272,10 @@ fn last_json(body: &[u8]) -> Option<Value> {
         return Some(json);
     }
     let text = std::str::from_utf8(body).ok()?;
-    let data = text.lines().rev().find_map(|line| line.strip_prefix("data:").filter(|d| !d.trim().is_empty()))?;
+    let data = text
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("data:").filter(|d| !d.trim().is_empty()))?;
     serde_json::from_str(data).ok()
 }
 
@@ -297,7 +302,8 @@ fn leaks(observed: &Observed, asked: &[Asked], problems: &mut Vec<String>) {
             problems.push(format!("the client or audit sees the secret {name}"));
         }
         for asked in asked {
-            let headers: String = asked.headers.iter().map(|(n, v)| format!("{n}: {v}\n")).collect();
+            let headers: String =
+                asked.headers.iter().map(|(n, v)| format!("{n}: {v}\n")).collect();
             let sent = format!("{} {headers}{}", asked.path, String::from_utf8_lossy(&asked.body));
             let meant = match asked.cluster.as_str() {
                 "vault" => *name != "BILLING_KEY",
@@ -318,5 +324,8 @@ fn leaks(observed: &Observed, asked: &[Asked], problems: &mut Vec<String>) {
 
 /// The part of a bearer token that is worth stealing.
 fn signature(header: &str) -> Option<String> {
-    header.rsplit_once('.').map(|(_, signature)| signature.to_owned()).filter(|text| text.len() > 20)
+    header
+        .rsplit_once('.')
+        .map(|(_, signature)| signature.to_owned())
+        .filter(|text| text.len() > 20)
 }

@@ -230,7 +230,8 @@ impl RequestScript {
 /// # Errors
 /// The file and what is wrong with it.
 pub fn read_all(folder: &Path) -> Result<Vec<Scenario>, String> {
-    let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let entries =
+        std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut files: Vec<_> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))

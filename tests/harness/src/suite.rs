@@ -21,7 +21,8 @@ pub fn run<D: Driver + Send + Sync + 'static>(
     match trials(kind, make) {
         Ok(trials) => libtest_mimic::run(&arguments, trials).exit_code(),
         Err(problem) => {
-            let refused = vec![Trial::test("the_suite_can_be_read", move || Err(Failed::from(problem)))];
+            let refused =
+                vec![Trial::test("the_suite_can_be_read", move || Err(Failed::from(problem)))];
             libtest_mimic::run(&arguments, refused).exit_code()
         }
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::configuration;
-use crate::host::{CallOutcome, Headers, Host, HttpRequest, Profile, Settings, Step, UpstreamRequest};
+use crate::host::{
+    CallOutcome, Headers, Host, HttpRequest, Profile, Settings, Step, UpstreamRequest,
+};
 use crate::native::BEGIN;
 use crate::play::{Driver, Observed, Request, Session};
 use crate::repository;
@@ -52,8 +54,9 @@ impl Driver for Wasm {
         let mut settings = Settings::new(self.profile);
         settings.buffer_limit = 4 << 20;
         settings.client_body_buffer = 1 << 20;
-        let mut host = Host::load_with(&wasm, settings, plugin.to_string().as_bytes(), &environment)
-            .map_err(|error| format!("{}: {error}; run scripts/build first", wasm.display()))?;
+        let mut host =
+            Host::load_with(&wasm, settings, plugin.to_string().as_bytes(), &environment)
+                .map_err(|error| format!("{}: {error}; run scripts/build first", wasm.display()))?;
         if !host.configured() {
             return Err(format!("the configuration was not accepted: {:?}", host.logs()));
         }
@@ -96,7 +99,11 @@ impl Session for WasmSession {
                     match answer {
                         Answer::Reply(reply) => {
                             let end = reply.chunks.is_empty();
-                            self.host.upstream_response_head(id, head(reply.status, &reply.headers), end);
+                            self.host.upstream_response_head(
+                                id,
+                                head(reply.status, &reply.headers),
+                                end,
+                            );
                             for (index, chunk) in reply.chunks.iter().enumerate() {
                                 let end = index + 1 == reply.chunks.len();
                                 self.host.upstream_response_body(id, chunk, end);
@@ -124,7 +131,12 @@ impl Session for WasmSession {
             .iter()
             .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()))
             .collect();
-        Ok(Observed { status: seen.status, headers, body: seen.body(), audit: self.audit(&seen.properties) })
+        Ok(Observed {
+            status: seen.status,
+            headers,
+            body: seen.body(),
+            audit: self.audit(&seen.properties),
+        })
     }
 
     fn logs(&mut self) -> String {
@@ -152,7 +164,8 @@ impl WasmSession {
             Profile::Envoy => properties
                 .iter()
                 .filter_map(|(name, value)| {
-                    let name = name.strip_prefix("wasm.").unwrap_or(name).strip_prefix("toolgate.")?;
+                    let name =
+                        name.strip_prefix("wasm.").unwrap_or(name).strip_prefix("toolgate.")?;
                     Some((name.to_owned(), text(value)))
                 })
                 .collect(),

@@ -17,13 +17,20 @@ const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// When the peer breaks the protocol or the connection.
-pub fn exchange(port: u16, request: &Request, asked: &dyn Fn() -> bool) -> Result<Observed, String> {
+pub fn exchange(
+    port: u16,
+    request: &Request,
+    asked: &dyn Fn() -> bool,
+) -> Result<Observed, String> {
     let failed = |error: std::io::Error| format!("the connection failed: {error}");
     let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(failed)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     let chunked = request.pieces.len() > 1 || request.trailers;
-    let mut head = format!("{} {} HTTP/1.1\r\nhost: 127.0.0.1:10000\r\nconnection: close\r\n", request.method, request.path);
+    let mut head = format!(
+        "{} {} HTTP/1.1\r\nhost: 127.0.0.1:10000\r\nconnection: close\r\n",
+        request.method, request.path
+    );
     for (name, value) in &request.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -51,10 +58,16 @@ pub fn exchange(port: u16, request: &Request, asked: &dyn Fn() -> bool) -> Resul
         Err(_) if !bytes.is_empty() => {}
         Err(error) => return Err(failed(error)),
     }
-    read_answer(&bytes).ok_or_else(|| format!("no HTTP answer: {:?}", String::from_utf8_lossy(&bytes)))
+    read_answer(&bytes)
+        .ok_or_else(|| format!("no HTTP answer: {:?}", String::from_utf8_lossy(&bytes)))
 }
 
-fn send(stream: &mut TcpStream, head: &str, request: &Request, chunked: bool) -> std::io::Result<()> {
+fn send(
+    stream: &mut TcpStream,
+    head: &str,
+    request: &Request,
+    chunked: bool,
+) -> std::io::Result<()> {
     stream.write_all(head.as_bytes())?;
     for piece in &request.pieces {
         if chunked {
@@ -144,7 +157,10 @@ fn serve(mut stream: TcpStream, cluster: &str, world: &World) -> std::io::Result
     Ok(())
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>, cluster: &str) -> std::io::Result<Option<Asked>> {
+fn read_request(
+    reader: &mut BufReader<TcpStream>,
+    cluster: &str,
+) -> std::io::Result<Option<Asked>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);

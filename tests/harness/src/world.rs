@@ -150,7 +150,10 @@ fn vault(state: &mut State, asked: &Asked, behaviour: Behaviour) -> Answer {
             }
             state.logins += 1;
             let token = format!("{}-{}", secret("VAULT_TOKEN"), state.logins);
-            reply(200, &json!({"auth": {"client_token": token, "lease_duration": 3600, "renewable": true}}))
+            reply(
+                200,
+                &json!({"auth": {"client_token": token, "lease_duration": 3600, "renewable": true}}),
+            )
         }
         ("GET", "/v1/secret/data/mcp/billing") => {
             let valid = asked
@@ -167,7 +170,10 @@ fn vault(state: &mut State, asked: &Asked, behaviour: Behaviour) -> Answer {
                 Behaviour::LineBreak => json!({"key": "a\r\nx-admin: true"}),
                 _ => json!({"key": secret("BILLING_KEY")}),
             };
-            reply(200, &json!({"lease_duration": 0, "data": {"data": data, "metadata": {"version": 3}}}))
+            reply(
+                200,
+                &json!({"lease_duration": 0, "data": {"data": data, "metadata": {"version": 3}}}),
+            )
         }
         _ => reply(404, &json!({"errors": []})),
     }
@@ -183,7 +189,8 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
     if asked.method == "GET" {
         let notification = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
         // Answers to earlier requests may be replayed on such a stream.
-        let replayed = json!({"jsonrpc": "2.0", "id": 7, "result": {"tools": tools(&asked.cluster)}});
+        let replayed =
+            json!({"jsonrpc": "2.0", "id": 7, "result": {"tools": tools(&asked.cluster)}});
         return stream(&[notification, replayed]);
     }
     let message: Value = serde_json::from_slice(&asked.body).unwrap_or_default();

@@ -27,7 +27,8 @@ fn the_policies_in_the_examples_are_the_ones_in_policies() {
             assert_eq!(trimmed(found.as_str().unwrap()), trimmed(&text), "{file}: {source}");
         }
         let entities: Value =
-            serde_json::from_str(&repository::read("policies/demo.entities.json").unwrap()).unwrap();
+            serde_json::from_str(&repository::read("policies/demo.entities.json").unwrap())
+                .unwrap();
         assert_eq!(policy["entities"], entities, "{file}");
     }
 }
@@ -43,7 +44,8 @@ fn the_examples_compile() {
 #[test]
 fn envoy_has_no_way_to_a_server_but_by_the_header_that_only_the_filter_sets() {
     let bootstrap = configuration::bootstrap().unwrap();
-    let manager = &bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+    let manager = &bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]
+        ["typed_config"];
     let removed = &manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"];
     assert_eq!(*removed, json!([{"remove": "x-toolgate-upstream"}]));
     let wasm = &manager["http_filters"][0]["typed_config"]["config"];
@@ -63,7 +65,8 @@ fn envoy_has_no_way_to_a_server_but_by_the_header_that_only_the_filter_sets() {
 #[test]
 fn envoy_holds_more_than_the_gateway_reads() {
     let bootstrap = configuration::bootstrap().unwrap();
-    let held = bootstrap["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"].as_u64();
+    let held =
+        bootstrap["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"].as_u64();
     let read = configuration::plugin(None).unwrap()["limits"]["request_bytes"].as_u64();
     assert!(held > read, "{held:?} {read:?}");
 }

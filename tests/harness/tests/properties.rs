@@ -42,7 +42,11 @@ fn world(scenario: &Scenario) -> World {
 }
 
 /// Runs the first exchange of a scenario on a fresh gateway.
-fn run(scenario: &Scenario, request: &Request, response_cuts: Option<Vec<usize>>) -> (Observed, usize) {
+fn run(
+    scenario: &Scenario,
+    request: &Request,
+    response_cuts: Option<Vec<usize>>,
+) -> (Observed, usize) {
     let world = world(scenario);
     let mut run = Run::new(Exchange::new(Some(compiled(scenario))), &world, BEGIN);
     run.response_cuts = response_cuts;
@@ -95,7 +99,12 @@ fn every_single_byte_chunking_of_a_filtered_stream_gives_the_same_result() {
         }
         for size in [1, 2, 3, 5, 11] {
             let cuts = (0..20_000).step_by(size).take_while(|cut| *cut < 3_000).collect();
-            assert_eq!(run(&scenario, &request, Some(cuts)), expected, "{} by {size}", scenario.name);
+            assert_eq!(
+                run(&scenario, &request, Some(cuts)),
+                expected,
+                "{} by {size}",
+                scenario.name
+            );
         }
     }
 }
