@@ -27,15 +27,15 @@ pub enum HeaderError {
 
 impl Headers {
     /// Header fields from name and value; names are lower-cased.
-    pub fn from_pairs<N: AsRef<str>, V: Into<Vec<u8>>>(
+    pub fn from_pairs<N: Into<String>, V: Into<Vec<u8>>>(
         pairs: impl IntoIterator<Item = (N, V)>,
     ) -> Self {
-        Self(
-            pairs
-                .into_iter()
-                .map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value.into()))
-                .collect(),
-        )
+        let lower = |name: N| {
+            let mut name: String = name.into();
+            name.make_ascii_lowercase();
+            name
+        };
+        Self(pairs.into_iter().map(|(name, value)| (lower(name), value.into())).collect())
     }
 
     /// All fields in order.
