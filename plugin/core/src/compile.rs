@@ -209,6 +209,7 @@ impl Compiler<'_> {
         Server {
             authority: config.authority.map_or_else(|| Rc::clone(&cluster), Into::into),
             cluster,
+            scheme: config.scheme,
             path: config.path.into(),
             credential,
             forward_headers: config.forward_headers,
@@ -350,6 +351,7 @@ impl Compiler<'_> {
         Some(Vault {
             authority: config.authority.map_or_else(|| Rc::clone(&cluster), Into::into),
             cluster,
+            scheme: config.scheme,
             namespace: config.namespace,
             login,
             timeout: Duration::from_millis(config.timeout_ms),

@@ -44,6 +44,9 @@ pub struct Config {
 pub struct ServerConfig {
     /// The host's name for the upstream: an Envoy cluster; on Kong `host:port`.
     pub cluster: String,
+    /// How the server is spoken to. Only Kong asks: on Envoy the cluster says it.
+    #[serde(default)]
+    pub scheme: Scheme,
     /// Path of the MCP endpoint on the server.
     #[serde(default = "default_path")]
     pub path: String,
@@ -56,6 +59,28 @@ pub struct ServerConfig {
     /// Further request headers of the client that go on to this server, in lower case.
     #[serde(default)]
     pub forward_headers: Vec<String>,
+}
+
+/// How an upstream is spoken to.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Scheme {
+    /// In the clear.
+    #[default]
+    Http,
+    /// By TLS.
+    Https,
+}
+
+impl Scheme {
+    /// The scheme as it stands in a URL.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
 }
 
 /// How a credential is attached to requests to a server.
@@ -125,6 +150,9 @@ pub struct ClaimsConfig {
 pub struct VaultConfig {
     /// The host's name for the upstream: an Envoy cluster; on Kong `host:port`.
     pub cluster: String,
+    /// How the vault is spoken to. Only Kong asks: on Envoy the cluster says it.
+    #[serde(default)]
+    pub scheme: Scheme,
     /// `Host` that the vault is addressed by; the cluster's name where none is given.
     #[serde(default)]
     pub authority: Option<String>,

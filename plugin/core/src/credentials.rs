@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use toolgate_protocol::json::{Json, Object};
 
-use crate::config::KvConfig;
+use crate::config::{KvConfig, Scheme};
 use crate::event::{CallOutcome, FieldValue, HttpCall, Timestamp};
 use crate::secret::Secret;
 
@@ -23,6 +23,7 @@ const LONGEST_CREDENTIAL: usize = 8 << 10;
 /// A vault, compiled.
 pub(crate) struct Vault {
     pub(crate) cluster: Rc<str>,
+    pub(crate) scheme: Scheme,
     pub(crate) authority: Rc<str>,
     pub(crate) namespace: Option<String>,
     pub(crate) login: Login,
@@ -144,6 +145,7 @@ impl Vault {
         }
         HttpCall {
             cluster: Rc::clone(&self.cluster),
+            scheme: self.scheme,
             authority: Rc::clone(&self.authority),
             method,
             path,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use toolgate_protocol::headers::Headers;
 
 use crate::audit::AuditRecord;
+use crate::config::Scheme;
 use crate::denial::LocalReply;
 use crate::secret::Secret;
 
@@ -57,6 +58,11 @@ pub enum Event<'a> {
         chunk: &'a [u8],
         /// Whether it is the last.
         end: bool,
+    },
+    /// The host has a body that it cannot show. A body like that is refused.
+    RequestBodyWithheld {
+        /// The host's setting that would let it, for whoever runs the host.
+        setting: &'static str,
     },
     /// The request has trailers. MCP has no use for them, and a body that ends in them is refused.
     RequestTrailers,
@@ -127,6 +133,8 @@ pub struct CallId(pub u32);
 pub struct HttpCall {
     /// The host's name for the upstream.
     pub cluster: Rc<str>,
+    /// How it is spoken to, where the host's name does not say it.
+    pub scheme: Scheme,
     /// `Host` of the request.
     pub authority: Rc<str>,
     /// HTTP method.
@@ -158,6 +166,8 @@ pub enum CallOutcome {
 pub struct UpstreamRequest {
     /// The host's name for the upstream.
     pub cluster: Rc<str>,
+    /// How it is spoken to, where the host's name does not say it.
+    pub scheme: Scheme,
     /// `Host` of the request.
     pub authority: Rc<str>,
     /// Path, with query.

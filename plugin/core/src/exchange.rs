@@ -19,7 +19,7 @@ use crate::decide::{Facts, Need, Stop, Verdict};
 use crate::denial::{Denial, Reason};
 use crate::event::{CallId, CallOutcome, Effect, Event, Flow, Timestamp};
 use crate::gateway::Gateway;
-use crate::request::{Asked, Head, body_too_large};
+use crate::request::{Asked, Head, body_too_large, body_withheld};
 use crate::response::{Answer, Handling, ResponseFilter};
 
 /// Most rounds of calls for one request: a stale login, a new one, a read, and one to spare.
@@ -131,6 +131,25 @@ impl Exchange {
         flow
     }
 
+    /// The record as it stands, for hosts whose access log may be written before the exchange closes.
+    /// The record of [`Effect::Audit`] has the same id and the last word.
+    #[must_use]
+    pub fn record_so_far(&mut self, now: Timestamp) -> AuditRecord {
+        self.identify_record();
+        let mut audit = (*self.audit).clone();
+        if let Phase::Poisoned = self.phase {
+            fail(&mut audit, Reason::Internal);
+        }
+        audit.total_us = microseconds(now.since(self.began.unwrap_or(now)));
+        audit
+    }
+
+    fn identify_record(&mut self) {
+        if let (true, Some(gateway)) = (self.audit.record_id.is_empty(), &self.gateway) {
+            self.audit.record_id = gateway.next_record_id();
+        }
+    }
+
     /// Whether the gateway has to see the response's body; otherwise the host need not read it.
     #[must_use]
     pub fn reads_response(&self) -> bool {
@@ -138,11 +157,8 @@ impl Exchange {
     }
 
     fn close(&mut self, phase: &Phase, began: Timestamp, now: Timestamp) -> Box<AuditRecord> {
+        self.identify_record();
         let mut audit = mem::take(&mut self.audit);
-        audit.record_id = match &self.gateway {
-            Some(gateway) => gateway.next_record_id(),
-            None => String::new(),
-        };
         match phase {
             Phase::Poisoned => fail(&mut audit, Reason::Internal),
             Phase::FilterResponse { filter, .. } => {
@@ -197,6 +213,10 @@ impl Phase {
                 } else {
                     (Self::ExpectRequestBody { head, body }, Flow::Hold)
                 }
+            }
+            (Self::ExpectRequestBody { .. }, Event::RequestBodyWithheld { setting }) => {
+                step.audit.detail = Some(format!("the host could not show the body: {setting}"));
+                step.deny(body_withheld(setting), None)
             }
             (Self::ExpectRequestBody { .. }, Event::RequestTrailers) => {
                 let message = "requests with trailers are not accepted";

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use toolgate_policy::{PolicyEngine, Problem};
 
-use crate::config::{AuditConfig, Limits};
+use crate::config::{AuditConfig, Limits, Scheme};
 use crate::credentials::{Credential, CredentialCache, Vault};
 use crate::identity::{Identity, TokenCache};
 
@@ -33,6 +33,7 @@ pub struct Gateway {
 /// One MCP server, compiled.
 pub(crate) struct Server {
     pub(crate) cluster: Rc<str>,
+    pub(crate) scheme: Scheme,
     pub(crate) authority: Rc<str>,
     pub(crate) path: Rc<str>,
     pub(crate) credential: Option<Injection>,
@@ -98,6 +99,11 @@ impl Gateway {
     #[must_use]
     pub fn policy_set(&self) -> &str {
         &self.policy_set
+    }
+
+    /// The host's names for the MCP servers.
+    pub fn server_clusters(&self) -> impl Iterator<Item = &str> {
+        self.servers.values().map(|server| &*server.cluster)
     }
 
     /// Largest request body that is read, in bytes. A host may refuse to hold more.

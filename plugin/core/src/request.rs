@@ -106,7 +106,7 @@ impl Gateway {
                     audit.protocol_version = Some(version.as_str());
                 }
                 Some(Some(_)) => return Err(http_method_refused("POST")),
-                Some(None) => return Err(unsupported_version(version.unwrap_or_default())),
+                Some(None) => return Err(unsupported_version(version.unwrap_or_default(), false)),
             }
         }
         Ok(Head { http_method, server, caller, headers, source, session, version })
@@ -237,6 +237,14 @@ pub(crate) fn body_too_large(most: usize) -> Denial {
     Denial::new(Reason::BodyTooLarge, format!("the body is larger than {most} bytes"))
 }
 
+/// A body that the host holds where the gateway cannot read it.
+pub(crate) fn body_withheld(setting: &str) -> Denial {
+    let message = format!(
+        "the body is larger than the proxy keeps in memory; whoever runs it can raise {setting}"
+    );
+    Denial::new(Reason::BodyTooLarge, message)
+}
+
 /// The era a message belongs to. What header and body say of it must agree, since servers look at
 /// one or the other.
 fn era(head: &Head, message: &Message) -> Result<(Era, Option<Version>), Denial> {
@@ -244,37 +252,43 @@ fn era(head: &Head, message: &Message) -> Result<(Era, Option<Version>), Denial>
         |error: McpError| Denial::new(Reason::InvalidParams, error.to_string()).with_status(400);
     let said = head.version.as_deref();
     let claimed = mcp::claimed_version(message).map_err(invalid)?;
-    for name in [claimed, said].into_iter().flatten() {
-        if Version::parse(name).is_none() {
-            return Err(unsupported_version(name.to_owned()));
-        }
-    }
-    let version = said.and_then(Version::parse);
-    match (version.map_or(Era::Legacy, Version::era), claimed) {
-        (Era::Legacy, None) => Ok((Era::Legacy, version)),
-        (Era::Modern, None) if matches!(message.kind(), Kind::Notification { .. }) => {
-            Ok((Era::Modern, version))
-        }
-        (Era::Modern, None) => {
-            mcp::check_modern_meta(message).map_err(invalid)?;
-            Err(unsupported_version(String::new()))
-        }
-        (era, Some(claimed)) if said == Some(claimed) && era == Era::Modern => {
-            mcp::check_modern_meta(message).map_err(invalid)?;
-            Ok((Era::Modern, version))
-        }
-        (_, Some(claimed)) => Err(Denial::new(
+    if let Some(claimed) = claimed.filter(|_| said != claimed) {
+        return Err(Denial::new(
             Reason::HeaderMismatch,
             format!(
                 "MCP-Protocol-Version is {:?} and the body's _meta says {claimed:?}",
                 said.unwrap_or("absent")
             ),
-        )),
+        ));
+    }
+    let version = match said.map(Version::parse) {
+        Some(None) => {
+            return Err(unsupported_version(
+                said.unwrap_or_default().to_owned(),
+                claimed.is_some(),
+            ));
+        }
+        other => other.flatten(),
+    };
+    match version.map_or(Era::Legacy, Version::era) {
+        Era::Modern => {
+            let is_notification = matches!(message.kind(), Kind::Notification { .. });
+            if claimed.is_some() || !is_notification {
+                mcp::check_modern_meta(message).map_err(invalid)?;
+            }
+            Ok((Era::Modern, version))
+        }
+        // No revision before 2026-07-28 is claimed in a body.
+        Era::Legacy => match claimed {
+            Some(claimed) => Err(unsupported_version(claimed.to_owned(), true)),
+            None => Ok((Era::Legacy, version)),
+        },
     }
 }
 
-fn unsupported_version(requested: String) -> Denial {
-    let supported = Version::ALL.iter().rev().map(|version| Json::from(version.as_str())).collect();
+fn unsupported_version(requested: String, modern: bool) -> Denial {
+    let versions = Version::ALL.iter().rev().filter(|v| !modern || v.era() == Era::Modern);
+    let supported = versions.map(|version| Json::from(version.as_str())).collect();
     let requested: String = requested.chars().take(64).collect();
     Denial::new(Reason::ProtocolVersion, format!("protocol version {requested:?} is not supported"))
         .with_data("supported", Json::Array(supported))
@@ -284,6 +298,11 @@ fn unsupported_version(requested: String) -> Denial {
 /// Compares `Mcp-Method` and `Mcp-Name` with the body (2026-07-28, standard request headers).
 fn check_mirrors(headers: &Headers, message: &Message) -> Result<(), Denial> {
     let is_request = matches!(message.kind(), Kind::Request { .. });
+    for (name, _) in headers.iter().filter(|(name, _)| name.starts_with("mcp-param-")) {
+        headers
+            .mirrored(name)
+            .map_err(|error| Denial::new(Reason::HeaderMismatch, error.to_string()))?;
+    }
     for (name, value) in
         [("mcp-method", message.method()), ("mcp-name", mcp::mirrored_name(message))]
     {

@@ -67,6 +67,7 @@ pub(crate) fn request(
     }
     UpstreamRequest {
         cluster: Rc::clone(&server.cluster),
+        scheme: server.scheme,
         authority: Rc::clone(&server.authority),
         path: Rc::clone(&server.path),
         edit,
