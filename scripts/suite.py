@@ -100,6 +100,18 @@ def envoy(part: "Part") -> None:
         part.run("scenarios", *harness("envoy"), env={"ENVOY": str(ROOT / program)})
 
 
+def kong(part: "Part") -> None:
+    """the scenarios on the plugin in a host that behaves like Kong; scripts/kong has the real one"""
+    if part.prepare("the build", "scripts/build"):
+        part.run("scenarios", *harness("kong"))
+
+
+def conformance(part: "Part") -> None:
+    """the official conformance suite, directly and through the gateway; writes docs/conformance.md"""
+    if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy", "python"):
+        part.run("conformance", "tests/conformance/run")
+
+
 def clients(part: "Part") -> None:
     """end to end: the official clients, Envoy with the plugin, real MCP servers, a vault"""
     if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch"):
@@ -112,7 +124,7 @@ def demo(part: "Part") -> None:
 
 
 PARTS: dict[str, Callable[["Part"], None]] = {
-    part.__name__: part for part in (lint, native, webassembly, wasm, envoy, clients, demo)
+    part.__name__: part for part in (lint, native, webassembly, wasm, kong, envoy, conformance, clients, demo)
 }
 
 
