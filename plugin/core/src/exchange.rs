@@ -167,8 +167,14 @@ impl Exchange {
             }
             _ => {}
         }
-        if audit.decision == Outcome::Abort {
-            audit.reason = Some("client_closed");
+        match phase {
+            // The host itself refused it before the gateway saw anything of it.
+            Phase::ExpectRequestHead => {
+                audit.decision = Outcome::Deny;
+                audit.reason = Some("host_refused");
+            }
+            _ if audit.decision == Outcome::Abort => audit.reason = Some("client_closed"),
+            _ => {}
         }
         if self.calls > Duration::ZERO {
             audit.calls_us = Some(microseconds(self.calls));
@@ -401,6 +407,10 @@ impl Step<'_> {
             answer.handling(filter_lists, asked.message.as_ref(), limits);
         if let Some(reason) = failure {
             fail(self.audit, reason);
+            if reason == Reason::ServerUnreachable {
+                // As far as can be told, it was the host that answered.
+                self.audit.upstream_status = None;
+            }
         }
         if let Some(origin) = &*self.origin {
             cors::edit(origin, edit.get_or_insert_default());

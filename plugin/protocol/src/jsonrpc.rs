@@ -254,7 +254,8 @@ impl From<Id> for Json {
     }
 }
 
-/// An error answer. Without an id it is about a message whose id could not be read.
+/// An error answer. Without an id it is about a message whose id could not be read, which null says
+/// (JSON-RPC 2.0 section 5); clients show an answer that lacks the member as one they cannot read.
 #[must_use]
 pub fn error_response(id: Option<Id>, code: i64, message: &str, data: Option<Json>) -> Json {
     let mut error: Object =
@@ -262,12 +263,9 @@ pub fn error_response(id: Option<Id>, code: i64, message: &str, data: Option<Jso
     if let Some(data) = data {
         error.set("data", data);
     }
-    let mut body: Object = [("jsonrpc", Json::from("2.0"))].into_iter().collect();
-    if let Some(id) = id {
-        body.set("id", id.into());
-    }
-    body.set("error", error.into());
-    body.into()
+    let id = id.map_or(Json::Null, Json::from);
+    let members = [("jsonrpc", Json::from("2.0")), ("id", id), ("error", error.into())];
+    Json::Object(members.into_iter().collect())
 }
 
 #[cfg(test)]

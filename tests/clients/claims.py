@@ -1,0 +1,30 @@
+"""Keeps the score."""
+
+from typing import Any
+
+
+class Claims:
+    """Prints each claim as it holds or fails, and counts."""
+
+    def __init__(self) -> None:
+        self.passed = self.failed = 0
+        self.about = ""
+
+    def begin(self, about: str) -> None:
+        """What the claims that follow are about."""
+        self.about = about
+        print(f"\n{about}", flush=True)
+
+    def hold(self, claim: str, holds: object, seen: Any = None) -> None:
+        """`seen` is shown when the claim fails."""
+        if holds:
+            self.passed += 1
+            print(f"   ok      {claim}", flush=True)
+        else:
+            self.failed += 1
+            print(f"   FAILED  {claim}", flush=True)
+            if seen is not None:
+                print(f"           seen: {str(seen)[:1500]}", flush=True)
+
+    def equal(self, claim: str, seen: Any, expected: Any) -> None:
+        self.hold(claim, seen == expected, f"{seen!r}, expected {expected!r}")
