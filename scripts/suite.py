@@ -103,7 +103,7 @@ def envoy(part: "Part") -> None:
 def kong(part: "Part") -> None:
     """the scenarios on the plugin in a host that behaves like Kong; scripts/kong has the real one"""
     if part.prepare("the build", "scripts/build"):
-        part.run("scenarios", *harness("kong"))
+        part.run("scenarios", *harness("kong", "kong_rules", "kong_files"))
 
 
 def conformance(part: "Part") -> None:

@@ -12,6 +12,7 @@ use crate::secret::SecretSource;
 
 /// The whole configuration.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// MCP servers by name; each is reached under `/mcp/{name}`.
@@ -40,6 +41,7 @@ pub struct Config {
 
 /// One MCP server behind the gateway.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ServerConfig {
     /// The host's name for the upstream: an Envoy cluster; on Kong `host:port`.
@@ -63,6 +65,7 @@ pub struct ServerConfig {
 
 /// How an upstream is spoken to.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Scheme {
     /// In the clear.
@@ -85,6 +88,7 @@ impl Scheme {
 
 /// How a credential is attached to requests to a server.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InjectionConfig {
     /// Name of an entry of `credentials`.
@@ -98,6 +102,7 @@ pub struct InjectionConfig {
 
 /// Who may vouch for callers.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IdentityConfig {
     /// Token issuers.
@@ -113,6 +118,7 @@ pub struct IdentityConfig {
 
 /// One issuer of access tokens (RFC 9068 JSON Web Tokens).
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IssuerConfig {
     /// The exact `iss` of its tokens.
@@ -134,6 +140,7 @@ pub struct IssuerConfig {
 
 /// JSON pointers (RFC 6901) to the claims that become parts of the principal.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ClaimsConfig {
     /// Groups: an array of strings.
@@ -146,6 +153,7 @@ pub struct ClaimsConfig {
 
 /// A Vault or OpenBao cluster.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VaultConfig {
     /// The host's name for the upstream: an Envoy cluster; on Kong `host:port`.
@@ -168,6 +176,7 @@ pub struct VaultConfig {
 
 /// How the gateway logs in to a vault.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum LoginConfig {
     /// With a token that somebody else keeps alive.
@@ -178,6 +187,7 @@ pub enum LoginConfig {
 
 /// Login by AppRole.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AppRoleConfig {
     /// Where the method is mounted under `auth/`.
@@ -191,6 +201,7 @@ pub struct AppRoleConfig {
 
 /// Where a credential comes from.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CredentialConfig {
     /// A vault's key-value engine, version 2.
@@ -201,6 +212,7 @@ pub enum CredentialConfig {
 
 /// A credential in a vault's key-value engine, version 2.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KvConfig {
     /// Name of an entry of `vaults`.
@@ -219,6 +231,7 @@ pub struct KvConfig {
 
 /// Bounds on what is held in memory.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Largest request body, in bytes.
@@ -233,6 +246,7 @@ pub struct Limits {
 
 /// What audit records hold.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditConfig {
     /// What is recorded of a call's arguments.
@@ -241,6 +255,7 @@ pub struct AuditConfig {
 
 /// What is recorded of a call's arguments.
 #[derive(Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ArgumentsAudit {
     /// Nothing.

@@ -31,10 +31,11 @@ impl<'de> Deserialize<'de> for Secret {
 
 /// Where a secret of the configuration stands.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SecretSource {
     /// In the configuration itself. Whoever reads the configuration reads it.
-    Value(Secret),
+    Value(#[cfg_attr(feature = "schema", schemars(with = "String"))] Secret),
     /// In an environment variable of the host, which must pass it on to the plugin.
     Environment(String),
 }

@@ -2,8 +2,8 @@
 //!
 //! The SDK's own wrappers panic on statuses they do not expect, and a panic takes every request of
 //! the worker with it; here a status is a value. Calls that this module does not declare are not
-//! imported, `proxy_get_log_level` among them, which one host cannot provide. Not here: outgoing
-//! calls, whose tokens the SDK's dispatcher has to know.
+//! imported, `proxy_get_log_level` among them, which one host cannot provide. Outgoing calls alone
+//! go through the SDK, whose dispatcher has to know their tokens.
 
 use proxy_wasm::hostcalls;
 
@@ -192,12 +192,13 @@ pub(crate) fn reply(status: u16, headers: &[(&str, String)], body: &[u8]) -> Res
 
 /// Makes an outgoing call; its answer arrives at the context that is active.
 pub(crate) fn call(
-    cluster: &str,
+    upstream: &str,
     headers: Vec<(&str, &str)>,
     body: Option<&[u8]>,
     timeout: std::time::Duration,
-) -> Result<u32, proxy_wasm::types::Status> {
-    hostcalls::dispatch_http_call(cluster, headers, body, Vec::new(), timeout)
+) -> Result<u32, Status> {
+    hostcalls::dispatch_http_call(upstream, headers, body, Vec::new(), timeout)
+        .map_err(|status| Status(status as u32))
 }
 
 fn done(status: u32) -> Result<(), Status> {
@@ -239,18 +240,18 @@ fn read_pairs(bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
     Some(pairs)
 }
 
-fn write_pairs(pairs: &[(&str, String)]) -> Vec<u8> {
+fn write_pairs<V: AsRef<str>>(pairs: &[(&str, V)]) -> Vec<u8> {
     let size = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
     let mut bytes = Vec::with_capacity(256);
     bytes.extend(u32::try_from(pairs.len()).unwrap_or(0).to_le_bytes());
     for (name, value) in pairs {
         bytes.extend(size(name));
-        bytes.extend(size(value));
+        bytes.extend(size(value.as_ref()));
     }
     for (name, value) in pairs {
         bytes.extend(name.as_bytes());
         bytes.push(0);
-        bytes.extend(value.as_bytes());
+        bytes.extend(value.as_ref().as_bytes());
         bytes.push(0);
     }
     bytes

@@ -1,7 +1,8 @@
 //! The configuration as the host hands it over: JSON text, or a `google.protobuf.Struct`.
 //!
 //! Envoy's configuration may hold the plugin's as a `Struct`, so that it is YAML like the rest. Its
-//! documentation promises the plugin JSON then; Envoy 1.40 hands over the message's wire format.
+//! documentation promises the plugin JSON then; Envoy 1.40 hands over the message's wire format. Kong's
+//! has been through Lua, which knows one kind of number and one kind of empty table.
 
 use prost::Message as _;
 use prost_types::value::Kind;
@@ -22,6 +23,66 @@ pub(crate) fn document(bytes: Vec<u8>) -> Vec<u8> {
         }
         _ => bytes,
     }
+}
+
+/// Fields that are lists; Lua makes an empty object of an empty one.
+const LISTS: &[&str] = &[
+    "algorithms",
+    "audiences",
+    "client",
+    "entities",
+    "forward_headers",
+    "issuers",
+    "keys",
+    "origins",
+    "parents",
+    "tags",
+];
+
+/// The configuration as it was before Kong read and wrote it by Lua, as far as that can be known.
+///
+/// # Errors
+/// A number that Lua cannot have kept exactly, so that nobody knows what was written.
+pub(crate) fn from_lua(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+    // Text that is no JSON is for the gateway to refuse.
+    let Ok(mut document) = serde_json::from_slice(&bytes) else { return Ok(bytes) };
+    if restore(&mut document)? {
+        Ok(serde_json::to_vec(&document).unwrap_or(bytes))
+    } else {
+        Ok(bytes)
+    }
+}
+
+/// Whether anything had to be restored.
+fn restore(value: &mut serde_json::Value) -> Result<bool, String> {
+    let mut changed = false;
+    match value {
+        serde_json::Value::Number(number)
+            if number.as_f64().is_none_or(|number| number.abs() > LARGEST_EXACT) =>
+        {
+            return Err(format!(
+                "{number} is a number that Kong cannot hand over exactly; write it as text"
+            ));
+        }
+        serde_json::Value::Array(elements) => {
+            for element in elements {
+                changed |= restore(element)?;
+            }
+        }
+        serde_json::Value::Object(members) => {
+            for (name, member) in members {
+                let is_empty = member.as_object().is_some_and(serde_json::Map::is_empty);
+                if is_empty && LISTS.contains(&name.as_str()) {
+                    *member = serde_json::Value::Array(Vec::new());
+                    changed = true;
+                } else {
+                    changed |= restore(member)?;
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(changed)
 }
 
 fn object(message: Struct) -> serde_json::Value {

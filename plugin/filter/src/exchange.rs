@@ -12,7 +12,8 @@ use toolgate_core::{
 };
 
 use crate::abi::{self, Buffer, Map, Status};
-use crate::host::Host;
+use crate::host::{Host, Unroutable};
+use crate::lost::{self, Lost, send_reply};
 
 /// One request and its response.
 pub(crate) struct HttpExchange {
@@ -20,6 +21,11 @@ pub(crate) struct HttpExchange {
     gateway: Option<Rc<Gateway>>,
     host: Host,
     calls: BTreeMap<u32, CallId>,
+    /// Whether this context saw the request begin. One that did not belongs to an exchange that is lost.
+    began: bool,
+    lost: Lost,
+    /// Kong: host of the Service that the request was routed to.
+    service_host: Option<String>,
     /// Whether the gateway has seen all of the request.
     request_ended: bool,
     /// Whether a request could not be prepared for its server: it must not go on.
@@ -35,6 +41,9 @@ impl HttpExchange {
             gateway,
             host,
             calls: BTreeMap::new(),
+            began: false,
+            lost: Lost::default(),
+            service_host: None,
             request_ended: false,
             unsendable: false,
             response_left: None,
@@ -58,24 +67,28 @@ impl HttpExchange {
         let mut failed = None;
         for effect in effects.drain(..) {
             match effect {
-                Effect::Call { id, call } => match dispatch(&call) {
+                Effect::Call { id, call } => match dispatch(self.host, &call) {
                     Some(token) => {
                         self.calls.insert(token, id);
                     }
                     None => failed = Some(id),
                 },
                 Effect::ReplaceRequestBody(bytes) => {
-                    if let Err(Status(status)) = abi::replace_buffer(Buffer::RequestBody, &bytes) {
-                        self.fail(status);
+                    if let Err(status) = abi::replace_buffer(Buffer::RequestBody, &bytes) {
+                        self.fail(&status.into());
                     }
                 }
                 Effect::SendUpstream(request) if !self.unsendable => {
-                    if let Err(Status(status)) = send_upstream(self.host, &request) {
-                        self.fail(status);
+                    self.share_record();
+                    if let Err(reason) = self.send_upstream(&request) {
+                        self.fail(&reason);
                     }
                 }
                 Effect::SendUpstream(_) => {}
-                Effect::Reply(reply) => send_reply(&reply),
+                Effect::Reply(reply) => {
+                    self.share_record();
+                    send_reply(&reply);
+                }
                 Effect::EditResponse(edit) => {
                     if let Err(Status(status)) = edit_headers(Map::Response, &edit) {
                         log::error!("a response could not be edited: status {status}");
@@ -94,21 +107,47 @@ impl HttpExchange {
 }
 
 impl HttpExchange {
+    fn send_upstream(&self, request: &UpstreamRequest) -> Result<(), Unroutable> {
+        edit_headers(Map::Request, &request.edit)?;
+        self.host.route(request, self.service_host.as_deref())
+    }
+
     /// Half an edit must not go out: the client gets an answer instead.
-    fn fail(&mut self, status: u32) {
-        log::error!("a request could not be prepared for its server: status {status}");
+    fn fail(&mut self, reason: &Unroutable) {
+        log::error!("a request could not be prepared for its server: {reason}");
         if !self.unsendable {
             self.unsendable = true;
-            send_reply(&LocalReply {
-                status: 500,
-                headers: vec![("content-type", "application/json".into())],
-                body: INTERNAL_ERROR.to_vec(),
-            });
+            self.poison();
+            self.share_record();
+            lost::reply();
         }
     }
-}
 
-const INTERNAL_ERROR: &[u8] = br#"{"jsonrpc":"2.0","error":{"code":500,"message":"the gateway failed; its log says why","data":{"reason":"internal"}}}"#;
+    fn share_record(&mut self) {
+        if self.host.shares_records_early() {
+            self.host.share_record(&self.exchange.record_so_far(now()));
+        }
+    }
+
+    /// Tells the gateway what cannot come now: it holds for good, and the record says `internal`.
+    fn poison(&mut self) {
+        let _held = self.exchange.handle(Event::RequestTrailers, now(), &mut Vec::new());
+    }
+
+    /// Whether this context began in the middle of an exchange.
+    fn is_lost(&mut self) -> bool {
+        if self.began || !self.host.loses_contexts() {
+            return false;
+        }
+        if self.lost == Lost::Found {
+            log::error!(
+                "an exchange was lost when a filter of this worker failed: nothing of it passes"
+            );
+        }
+        self.poison();
+        true
+    }
+}
 
 impl Context for HttpExchange {
     fn on_http_call_response(
@@ -118,6 +157,10 @@ impl Context for HttpExchange {
         _size: usize,
         _trailers: usize,
     ) {
+        if self.is_lost() {
+            self.share_record();
+            return self.lost.refuse();
+        }
         let Some(id) = self.calls.remove(&token) else { return };
         let headers = abi::headers(Map::CallResponse).unwrap_or_default();
         let headers = Headers::from_pairs(headers);
@@ -140,11 +183,12 @@ impl Context for HttpExchange {
 
 impl HttpContext for HttpExchange {
     fn on_http_request_headers(&mut self, _count: usize, end: bool) -> Action {
+        self.began = true;
         let Ok(headers) = abi::headers(Map::Request) else {
             send_reply(&LocalReply {
                 status: 400,
                 headers: vec![("content-type", "application/json".into())],
-                body: INTERNAL_ERROR.to_vec(),
+                body: lost::INTERNAL_ERROR.to_vec(),
             });
             return Action::Pause;
         };
@@ -152,6 +196,7 @@ impl HttpContext for HttpExchange {
         let end = self.host.is_bodyless(&headers, end);
         self.request_ended = end;
         let source = self.host.source();
+        self.service_host = self.host.service_host();
         match self.handle(Event::RequestHead { headers, source, end }) {
             Flow::Forward => Action::Continue,
             Flow::Hold if end || self.host.pauses_for_body() => Action::Pause,
@@ -160,6 +205,11 @@ impl HttpContext for HttpExchange {
     }
 
     fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
+        if self.is_lost() {
+            self.share_record();
+            self.lost.refuse();
+            return Action::Pause;
+        }
         if self.request_ended {
             // The host goes on handing over what is held; a decision has been made or is under way.
             return self.hand_over(&[], end);
@@ -173,8 +223,14 @@ impl HttpContext for HttpExchange {
         match abi::buffer(Buffer::RequestBody) {
             Some(body) => self.hand_over(&body, end),
             None if size == 0 => self.hand_over(&[], end),
-            // The host has a body that it cannot show: too large for its memory.
-            None => self.hand_over(&vec![0; most.saturating_add(1)], end),
+            // The host has a body that it cannot show.
+            None if size > most => self.hand_over(&vec![0; most.saturating_add(1)], end),
+            None => {
+                let setting = self.host.body_memory_setting();
+                log::error!("a request body of {size} bytes could not be read: raise {setting}");
+                let _refused = self.handle(Event::RequestBodyWithheld { setting });
+                Action::Pause
+            }
         }
     }
 
@@ -187,14 +243,24 @@ impl HttpContext for HttpExchange {
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end: bool) -> Action {
+        if self.is_lost() {
+            self.share_record();
+            self.lost.response_head();
+            return Action::Continue;
+        }
         let headers = Headers::from_pairs(abi::headers(Map::Response).unwrap_or_default());
         self.response_left =
             headers.single("content-length").ok().flatten().and_then(|length| length.parse().ok());
         let _forwarded_either_way = self.handle(Event::ResponseHead { headers, end });
+        self.share_record();
         Action::Continue
     }
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
+        if self.is_lost() {
+            self.lost.response_body(size);
+            return Action::Continue;
+        }
         // One host does not always say which piece is the last; the length that was given does.
         self.response_left = self.response_left.map(|left| left.saturating_sub(size));
         let end = end || self.response_left == Some(0);
@@ -206,6 +272,7 @@ impl HttpContext for HttpExchange {
     }
 
     fn on_log(&mut self) {
+        let _record_says_so = self.is_lost();
         let _nothing_to_hold = self.handle(Event::Closed);
     }
 }
@@ -225,23 +292,19 @@ fn now() -> Timestamp {
     Timestamp(Duration::from_nanos(abi::current_time().unwrap_or(0)))
 }
 
-fn dispatch(call: &HttpCall) -> Option<u32> {
+fn dispatch(host: Host, call: &HttpCall) -> Option<u32> {
     let mut headers: Vec<(&str, &str)> =
         vec![(":method", call.method), (":path", &call.path), (":authority", &call.authority)];
+    headers.extend(host.call_scheme(call).map(|scheme| (":scheme", scheme)));
     headers.extend(call.headers.iter().map(|(name, value)| (*name, value.expose())));
     let body = call.body.as_ref().map(|body| body.expose().as_bytes());
     match abi::call(&call.cluster, headers, body, call.timeout) {
         Ok(token) => Some(token),
-        Err(status) => {
-            log::error!("a call to {} could not be made: {status:?}", call.cluster);
+        Err(Status(status)) => {
+            log::error!("a call to {} could not be made: status {status}", call.cluster);
             None
         }
     }
-}
-
-fn send_upstream(host: Host, request: &UpstreamRequest) -> Result<(), Status> {
-    edit_headers(Map::Request, &request.edit)?;
-    host.route(request)
 }
 
 fn edit_headers(map: Map, edit: &HeadEdit) -> Result<(), Status> {
@@ -256,10 +319,4 @@ fn edit_headers(map: Map, edit: &HeadEdit) -> Result<(), Status> {
         abi::set_header(map, name, value.expose())?;
     }
     Ok(())
-}
-
-fn send_reply(reply: &LocalReply) {
-    if let Err(Status(status)) = abi::reply(reply.status, &reply.headers, &reply.body) {
-        log::error!("an answer could not be sent: status {status}");
-    }
 }

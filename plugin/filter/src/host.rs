@@ -1,12 +1,15 @@
 //! What Envoy and Kong do differently, in one place: the rest of the filter sees one host.
 //!
-//! Sources: both hosts' observed behaviour, docs/hosts.md.
+//! Every difference with what was observed of it and the test that guards it: docs/kong.md. Not here:
+//! Kong's way of losing contexts (`lost`), audit records in Kong's log (`kong_log`).
 
 use std::rc::Rc;
 
-use toolgate_core::{AuditRecord, Headers, UpstreamRequest};
+use serde::Deserialize;
+use toolgate_core::{AuditRecord, Headers, HttpCall, UpstreamRequest};
 
 use crate::abi::{self, Map, Status};
+use crate::kong_log;
 
 /// The header by which Envoy's route table finds the upstream. Envoy takes it out of every client's
 /// request before the filter runs, so that only the filter can have set it.
@@ -17,6 +20,39 @@ const UPSTREAM_HEADER: &str = "x-toolgate-upstream";
 pub(crate) enum Host {
     Envoy,
     Kong,
+}
+
+/// Why a request could not be sent where the gateway decided.
+#[derive(Debug)]
+pub(crate) enum Unroutable {
+    /// A host call failed.
+    Call(Status),
+    /// Kong: the upstream's name is not `host:port`.
+    Name,
+    /// Kong: the Service of the route is another machine than the upstream, or could not be read.
+    Service(Option<String>),
+}
+
+impl From<Status> for Unroutable {
+    fn from(status: Status) -> Self {
+        Self::Call(status)
+    }
+}
+
+impl std::fmt::Display for Unroutable {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Call(Status(status)) => write!(formatter, "status {status}"),
+            Self::Name => write!(formatter, "on Kong a server's `cluster` is host:port"),
+            Self::Service(Some(host)) => {
+                write!(
+                    formatter,
+                    "the Service of this route has the host {host:?}; it must have the server's"
+                )
+            }
+            Self::Service(None) => write!(formatter, "the Service of this route could not be read"),
+        }
+    }
 }
 
 impl Host {
@@ -37,10 +73,29 @@ impl Host {
         self == Self::Kong
     }
 
+    /// Whether the configuration has been read and written by Lua on its way here.
+    pub(crate) fn writes_by_lua(self) -> bool {
+        self == Self::Kong
+    }
+
+    /// Whether callbacks may come for a context that never saw its request: Kong makes every context
+    /// anew when any filter of the worker traps, and goes on in the middle.
+    pub(crate) fn loses_contexts(self) -> bool {
+        self == Self::Kong
+    }
+
     /// Whether a request whose body is still to come is held at its header fields. Kong reads the
     /// body only once the header fields went on; it forwards nothing before the body was seen.
     pub(crate) fn pauses_for_body(self) -> bool {
         self == Self::Envoy
+    }
+
+    /// The setting that decides how large a body the filter can read.
+    pub(crate) fn body_memory_setting(self) -> &'static str {
+        match self {
+            Self::Envoy => "per_connection_buffer_limit_bytes",
+            Self::Kong => "nginx_http_client_body_buffer_size",
+        }
     }
 
     /// Whether nothing follows the header fields. Kong never says so, and calls back for no body.
@@ -67,19 +122,76 @@ impl Host {
         Some(host.trim_start_matches('[').trim_end_matches(']').to_owned())
     }
 
+    /// Kong: the host of the route's Service, whose address Kong has looked up before the filter runs.
+    pub(crate) fn service_host(self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Service {
+            host: String,
+        }
+        if self == Self::Envoy {
+            return None;
+        }
+        let json = abi::property("kong\0router\0service").ok()?;
+        serde_json::from_slice::<Service>(&json).ok().map(|service| service.host)
+    }
+
+    /// Whether a server's name can be routed to.
+    pub(crate) fn can_name(self, cluster: &str) -> bool {
+        self == Self::Envoy || host_of(cluster).is_some()
+    }
+
+    /// The scheme that a call of the gateway itself must name. On Envoy the cluster decides.
+    pub(crate) fn call_scheme(self, call: &HttpCall) -> Option<&'static str> {
+        (self == Self::Kong).then(|| call.scheme.as_str())
+    }
+
     /// Sends the request where the gateway decided: upstream, path and `Host`.
-    pub(crate) fn route(self, request: &UpstreamRequest) -> Result<(), Status> {
+    pub(crate) fn route(
+        self,
+        request: &UpstreamRequest,
+        service_host: Option<&str>,
+    ) -> Result<(), Unroutable> {
         match self {
             Self::Envoy => {
                 abi::set_header(Map::Request, ":path", &request.path)?;
                 abi::set_header(Map::Request, ":authority", &request.authority)?;
-                abi::set_header(Map::Request, UPSTREAM_HEADER, &request.cluster)
+                abi::set_header(Map::Request, UPSTREAM_HEADER, &request.cluster)?;
             }
             Self::Kong => {
+                // A target that Kong cannot read traps.
+                let host = host_of(&request.cluster).ok_or(Unroutable::Name)?;
+                // The target changes the port and not the machine: Kong has looked that up already.
+                // Whoever routes a server's path to another Service's machine gets no credential sent.
+                if !service_host
+                    .is_some_and(|service| bare(service).eq_ignore_ascii_case(bare(host)))
+                {
+                    return Err(Unroutable::Service(service_host.map(str::to_owned)));
+                }
                 abi::set_property("ngx\0upstream_uri", request.path.as_bytes())?;
                 abi::set_property("ngx\0upstream_host", request.authority.as_bytes())?;
-                abi::set_property("kong\0service\0target", request.cluster.as_bytes())
+                let scheme = request.scheme.as_str();
+                abi::set_property("kong\0service\0request\0scheme", scheme.as_bytes())?;
+                abi::set_property("kong\0service\0target", request.cluster.as_bytes())?;
+                // The target has written its own name there.
+                abi::set_property("ngx\0upstream_host", request.authority.as_bytes())?;
             }
+        }
+        Ok(())
+    }
+
+    /// Whether the record is shared while the exchange is under way: what Kong's own plugins log is
+    /// settled before the filter's last callbacks.
+    pub(crate) fn shares_records_early(self) -> bool {
+        self == Self::Kong
+    }
+
+    /// Hands a record that is not final to Kong's plugins.
+    pub(crate) fn share_record(self, record: &AuditRecord) {
+        let json = record.to_json();
+        if let Err(Status(status)) =
+            abi::set_property("kong\0ctx\0shared\0toolgate", json.as_bytes())
+        {
+            log::error!("the audit record could not be shared: status {status}");
         }
     }
 
@@ -92,15 +204,19 @@ impl Host {
                     log::error!("audit field {name} could not be written: status {status}");
                 }
             }),
-            Self::Kong => {
-                let json = record.to_json();
-                log::info!("toolgate audit {json}");
-                if let Err(Status(status)) =
-                    abi::set_property("kong\0ctx\0shared\0toolgate", json.as_bytes())
-                {
-                    log::error!("the audit record could not be shared: status {status}");
-                }
-            }
+            Self::Kong => kong_log::write(record),
         }
     }
+}
+
+/// The host of `host:port`, as Kong reads a target.
+fn host_of(cluster: &str) -> Option<&str> {
+    let (host, port) = cluster.rsplit_once(':')?;
+    let plain = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    (plain && !host.is_empty() && port.parse::<u16>().is_ok()).then_some(host)
+}
+
+/// A host without the brackets of an IPv6 address.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }

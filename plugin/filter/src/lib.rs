@@ -2,13 +2,14 @@
 //!
 //! Translates between a proxy and the gateway: host callbacks become events, effects become host
 //! calls. It decides nothing. Nothing here panics: on one host a panic lets requests through.
-
 #![allow(missing_docs, reason = "the SDK's macro makes a function without any")]
 
 mod abi;
 mod configuration;
 mod exchange;
 mod host;
+mod kong_log;
+mod lost;
 mod plugin;
 
 use proxy_wasm::types::LogLevel;

@@ -25,7 +25,14 @@ impl RootContext for Plugin {
         let host = Host::detect();
         self.host = Some(host);
         let bytes = abi::buffer(Buffer::PluginConfiguration).unwrap_or_default();
-        let document = configuration::document(bytes);
+        let document = match host.writes_by_lua() {
+            true => configuration::from_lua(bytes),
+            false => Ok(configuration::document(bytes)),
+        };
+        let document = document.unwrap_or_else(|problem| {
+            log::error!("toolgate configuration: {problem}");
+            Vec::new()
+        });
         let environment = |name: &str| std::env::var(name).ok();
         match Gateway::compile(&document, &environment) {
             Ok(gateway) => {
@@ -34,6 +41,11 @@ impl RootContext for Plugin {
                 gateway.set_record_seed(getrandom::u64().unwrap_or_default());
                 for warning in gateway.warnings() {
                     log::warn!("toolgate configuration: {warning}");
+                }
+                for cluster in gateway.server_clusters().filter(|name| !host.can_name(name)) {
+                    log::error!(
+                        "toolgate configuration: cluster {cluster:?} is not host:port: its server cannot be reached"
+                    );
                 }
                 log::info!("toolgate is configured: policy set {}", gateway.policy_set());
                 self.gateway = Some(Rc::new(gateway));

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 /// The `policy` part of the gateway's configuration.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PolicyConfig {
     /// Name of the policy set; audit records carry it with the hash of the contents.
@@ -27,6 +28,7 @@ pub struct PolicyConfig {
 
 /// Cedar policies, in one text or in named files.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum PolicyText {
     /// All policies in one text.

@@ -7,7 +7,7 @@ use wasmparser::{BinaryReaderError, ExternalKind, Parser, Payload, TypeRef};
 use crate::hosts;
 
 /// The most that `toolgate.wasm` may have, in bytes.
-pub(crate) const SIZE_BUDGET: usize = 7_500_000;
+pub(crate) const SIZE_BUDGET: usize = 5_400_000;
 
 /// What a host looks for in a plugin of this ABI; the filter does nothing without these.
 const EXPORTED_FUNCTIONS: &[&str] = &[

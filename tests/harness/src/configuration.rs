@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::repository;
+use crate::world::secret;
 
 /// `envoy/envoy.yaml` as a document.
 ///
@@ -27,6 +28,23 @@ pub fn plugin(patch: Option<&Value>) -> Result<Value, String> {
         merge(&mut plugin, patch);
     }
     Ok(plugin)
+}
+
+/// What Kong's configuration has in place of Envoy's: upstreams are `host:port`, and the gateway's own
+/// login stands there, since Kong hands no environment on. `address` says where an upstream is.
+pub fn adapt_to_kong(plugin: &mut Value, address: impl Fn(&str) -> Option<String>) {
+    for section in ["servers", "vaults"] {
+        for (_, entry) in plugin[section].as_object_mut().into_iter().flatten() {
+            if let Some(address) = entry["cluster"].as_str().and_then(&address) {
+                entry["cluster"] = Value::String(address);
+            }
+        }
+    }
+    if let Some(role) = plugin.pointer_mut("/vaults/main/login/app_role") {
+        for (field, name) in [("role_id", "ROLE_ID"), ("secret_id", "SECRET_ID")] {
+            role[field] = serde_json::json!({"value": secret(name)});
+        }
+    }
 }
 
 /// JSON merge patch, RFC 7396.

@@ -23,12 +23,15 @@ pub struct Scenario {
     /// Drivers that can play it; all when none is named.
     #[serde(default)]
     pub drivers: Vec<DriverKind>,
+    /// Drivers that cannot play it all the same, each with the reason.
+    #[serde(default)]
+    pub except: BTreeMap<DriverKind, String>,
     /// What happens.
     pub exchanges: Vec<ExchangeScript>,
 }
 
 /// Ways to run a scenario.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "snake_case")]
 pub enum DriverKind {
     /// The core, natively.
@@ -39,6 +42,8 @@ pub enum DriverKind {
     WasmKong,
     /// The filter, in a real Envoy.
     Envoy,
+    /// The filter, in a real Kong.
+    Kong,
 }
 
 /// How an upstream behaves.
@@ -196,8 +201,16 @@ impl Scenario {
     #[must_use]
     pub fn is_for(&self, driver: DriverKind) -> bool {
         let timed = self.exchanges.iter().any(|exchange| exchange.after_seconds > 0);
-        let listed = self.drivers.is_empty() || self.drivers.contains(&driver);
-        listed && !(timed && driver == DriverKind::Envoy)
+        let listed = |driver| self.drivers.is_empty() || self.drivers.contains(&driver);
+        if self.except.contains_key(&driver) {
+            return false;
+        }
+        match driver {
+            // What holds in the imitation holds in the real one.
+            DriverKind::Kong => !timed && (listed(driver) || listed(DriverKind::WasmKong)),
+            DriverKind::Envoy => !timed && listed(driver),
+            _ => listed(driver),
+        }
     }
 }
 

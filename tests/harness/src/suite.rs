@@ -17,7 +17,11 @@ pub fn run<D: Driver + Send + Sync + 'static>(
     kind: DriverKind,
     make: impl FnOnce(&[Scenario]) -> Result<D, String>,
 ) -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    if kind == DriverKind::Kong {
+        // Its records land in one log.
+        arguments.test_threads = Some(1);
+    }
     match trials(kind, make) {
         Ok(trials) => libtest_mimic::run(&arguments, trials).exit_code(),
         Err(problem) => {

@@ -4,17 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::configuration;
 use crate::host::{
     CallOutcome, Headers, Host, HttpRequest, Profile, Settings, Step, UpstreamRequest,
 };
+use crate::kong_log;
 use crate::native::BEGIN;
 use crate::play::{Driver, Observed, Request, Session};
 use crate::repository;
 use crate::scenario::{DriverKind, Scenario};
 use crate::world::{Answer, Asked, World, secret};
+
+/// Where Kong finds the upstreams.
+const KONG_UPSTREAMS: &[(&str, &str)] =
+    &[("everything", "127.0.0.1:3001"), ("billing", "127.0.0.1:3002"), ("vault", "127.0.0.1:8200")];
+
+/// The name of the upstream at this address.
+fn upstream_at(address: &str) -> &str {
+    KONG_UPSTREAMS.iter().find(|(_, at)| *at == address).map_or(address, |(name, _)| name)
+}
 
 /// The filter in a test host.
 pub struct Wasm {
@@ -27,6 +35,8 @@ struct WasmSession {
     profile: Profile,
     world: Arc<World>,
     now: Duration,
+    /// Lines of the log that were read for records.
+    read: usize,
 }
 
 impl Driver for Wasm {
@@ -44,11 +54,13 @@ impl Driver for Wasm {
             .into();
         let mut plugin = configuration::plugin(scenario.configuration.as_ref())?;
         if self.profile == Profile::Kong {
-            // Kong hands no environment on, so that the login stands in the configuration.
-            if let Some(role) = plugin.pointer_mut("/vaults/main/login/app_role") {
-                role["role_id"] = serde_json::json!({"value": secret("ROLE_ID")});
-                role["secret_id"] = serde_json::json!({"value": secret("SECRET_ID")});
-            }
+            let address = |name: &str| {
+                KONG_UPSTREAMS
+                    .iter()
+                    .find(|(known, _)| *known == name)
+                    .map(|(_, at)| (*at).to_owned())
+            };
+            configuration::adapt_to_kong(&mut plugin, address);
         }
         // As envoy.yaml and kong.conf set them.
         let mut settings = Settings::new(self.profile);
@@ -61,7 +73,7 @@ impl Driver for Wasm {
             return Err(format!("the configuration was not accepted: {:?}", host.logs()));
         }
         host.set_time(BEGIN);
-        Ok(Box::new(WasmSession { host, profile: self.profile, world, now: BEGIN }))
+        Ok(Box::new(WasmSession { host, profile: self.profile, world, now: BEGIN, read: 0 }))
     }
 }
 
@@ -80,7 +92,7 @@ impl Session for WasmSession {
         loop {
             match self.host.step(id) {
                 Step::Call(call) => {
-                    let asked = asked(&call.cluster, &call.headers, call.body);
+                    let asked = asked(upstream_at(&call.cluster), &call.headers, call.body);
                     let outcome = match self.world.answer(asked) {
                         Answer::Reply(reply) => CallOutcome::Response {
                             headers: head(reply.status, &reply.headers),
@@ -151,14 +163,14 @@ impl WasmSession {
         let mut headers = upstream.headers;
         let cluster = match self.profile {
             Profile::Envoy => headers.text("x-toolgate-upstream")?.to_owned(),
-            Profile::Kong => upstream.target?,
+            Profile::Kong => upstream_at(&upstream.address?).to_owned(),
         };
         headers.remove("x-toolgate-upstream");
         Some(asked(&cluster, &headers, upstream.body))
     }
 
     /// The record as the access log of the proxy would have it.
-    fn audit(&self, properties: &BTreeMap<String, Vec<u8>>) -> Vec<BTreeMap<String, String>> {
+    fn audit(&mut self, properties: &BTreeMap<String, Vec<u8>>) -> Vec<BTreeMap<String, String>> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let record: BTreeMap<String, String> = match self.profile {
             Profile::Envoy => properties
@@ -169,24 +181,17 @@ impl WasmSession {
                     Some((name.to_owned(), text(value)))
                 })
                 .collect(),
-            Profile::Kong => properties
-                .get("kong.ctx.shared.toolgate")
-                .and_then(|json| serde_json::from_slice::<BTreeMap<String, Value>>(json).ok())
-                .unwrap_or_default()
-                .into_iter()
-                .map(|(name, value)| (name, flat(&value)))
-                .collect(),
+            Profile::Kong => return self.new_kong_records(),
         };
         if record.is_empty() { Vec::new() } else { vec![record] }
     }
-}
 
-/// A value of a record as the text that stands in a log field.
-fn flat(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(values) => values.iter().map(flat).collect::<Vec<_>>().join(","),
-        other => other.to_string(),
+    /// The records in the error log that were not there before.
+    fn new_kong_records(&mut self) -> Vec<BTreeMap<String, String>> {
+        let lines: Vec<&str> =
+            self.host.logs().iter().skip(self.read).map(|line| line.text.as_str()).collect();
+        self.read += lines.len();
+        kong_log::records(lines)
     }
 }
 

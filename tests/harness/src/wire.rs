@@ -27,10 +27,10 @@ pub fn exchange(
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     let chunked = request.pieces.len() > 1 || request.trailers;
-    let mut head = format!(
-        "{} {} HTTP/1.1\r\nhost: 127.0.0.1:10000\r\nconnection: close\r\n",
-        request.method, request.path
-    );
+    let mut head = format!("{} {} HTTP/1.1\r\nconnection: close\r\n", request.method, request.path);
+    if !request.headers.iter().any(|(name, _)| name == "host") {
+        head.push_str("host: 127.0.0.1:10000\r\n");
+    }
     for (name, value) in &request.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

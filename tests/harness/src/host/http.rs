@@ -272,6 +272,8 @@ pub struct UpstreamRequest {
     pub trailers: Option<Headers>,
     /// Kong only: `kong.service.target`; `None` is the service's own black hole.
     pub target: Option<String>,
+    /// Kong only: where nginx connects to; `None` is the service's own black hole.
+    pub address: Option<String>,
     /// Kong only: `kong.service.request.scheme`.
     pub scheme: Option<String>,
     /// Whether the whole request was forwarded.

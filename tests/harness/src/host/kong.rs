@@ -82,6 +82,9 @@ impl Host {
     fn kong_request_body(&mut self, id: u32) {
         // kong-host.md §5: no body → on_http_request_body never called; else once, whole, eos=true.
         let whole = self.vm().settings.kong.body_called_once;
+        if std::mem::take(&mut self.vm_mut().trap_before_body) {
+            self.kong_revive();
+        }
         let Some(exchange) = self.open_exchange(id) else { return };
         exchange.stage = Stage::Proxy;
         if exchange.request.held.is_empty() || exchange.bypass {
@@ -302,6 +305,7 @@ fn upstream_request(exchange: &Exchange) -> UpstreamRequest {
         body: exchange.request.held.clone(),
         trailers: None,
         target: property("kong.service.target"),
+        address: None,
         scheme: property("kong.service.request.scheme"),
         complete: true,
     }
@@ -313,6 +317,12 @@ impl Vm {
         let rules = &self.settings.kong;
         let Some(exchange) = self.exchanges.get(&id) else { return upstream };
         let variable = |name: &str| exchange.observed.properties.get(name).cloned();
+        upstream.address = upstream.target.clone().map(|target| match target.rsplit_once(':') {
+            Some((_, port)) if rules.target_keeps_service_address => {
+                format!("{}:{port}", self.settings.service_host)
+            }
+            _ => target,
+        });
         let headers = &mut upstream.headers;
         // kong-host.md §5: :path set has no effect upstream; §3: ngx.upstream_uri has.
         let original = exchange.original.headers.get(":path").map(<[u8]>::to_vec);

@@ -258,6 +258,17 @@ impl Host {
         }
     }
 
+    /// Another filter of this worker traps. Kong makes every context of the worker anew.
+    pub fn another_filter_traps(&mut self) {
+        self.input();
+        self.instance_trapped();
+    }
+
+    /// Kong: another filter of this worker will trap between the head and the body of the next request.
+    pub fn another_filter_traps_before_the_body(&mut self) {
+        self.vm_mut().trap_before_body = true;
+    }
+
     /// What the client and the upstream have seen so far.
     #[must_use]
     pub fn observed(&self, id: ExchangeId) -> Option<&Observed> {

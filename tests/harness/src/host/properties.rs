@@ -244,7 +244,11 @@ fn get_on_kong(vm: &mut Vm, path: &str) -> Answer<Option<Value>> {
             "kong.route_id" | "kong.service_id" => {
                 Some(Value::text("9f5b1c6e-0000-4000-8000-000000000001"))
             }
-            "kong.router.route" | "kong.router.service" => Some(Value::text(r#"{"name":"mcp"}"#)),
+            "kong.router.route" => Some(Value::text(r#"{"name":"mcp"}"#)),
+            "kong.router.service" => {
+                let host = &vm.settings.service_host;
+                Some(Value::text(format!(r#"{{"host":"{host}","name":"mcp","port":9}}"#)))
+            }
             "kong.service.response.status" if exchange.upstream_announced => exchange
                 .response
                 .headers
@@ -285,6 +289,19 @@ fn set_on_kong(vm: &mut Vm, path: &str, value: Vec<u8>) -> Answer {
             | "ngx.upstream_uri"
             | "ngx.upstream_host"
     ) || path.starts_with("kong.ctx.shared.");
+    if path == "kong.service.target" {
+        let text = String::from_utf8_lossy(&value);
+        match text.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()) {
+            Some((host, _)) if rules.target_sets_upstream_host => {
+                let host = host.as_bytes().to_vec();
+                exchange.observed.properties.insert("ngx.upstream_host".to_owned(), host);
+            }
+            None if rules.malformed_target_traps => {
+                return trap("could not set \"kong.service.target\"");
+            }
+            _ => {}
+        }
+    }
     if settable {
         exchange.observed.properties.insert(path.to_owned(), value);
         return Ok(());

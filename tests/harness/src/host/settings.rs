@@ -34,6 +34,8 @@ pub struct Settings {
     pub response_buffers: usize,
     /// Kong's own name and port: what `:authority` and `request.host` say there.
     pub server_name: String,
+    /// Kong: host of the Service that the route leads to, whose port is the black hole.
+    pub service_host: String,
     /// Shared data of the process: clone one value into several hosts to imitate several workers.
     pub shared_data: SharedData,
     /// Seed of `random_get`; two hosts with one seed draw the same bytes.
@@ -53,6 +55,7 @@ impl Settings {
             client_body_buffer: 8 << 10,
             response_buffers: 16 << 10,
             server_name: "kong:8000".to_owned(),
+            service_host: "127.0.0.1".to_owned(),
             shared_data: SharedData::default(),
             seed: 0x7001_6a7e,
         }
@@ -135,6 +138,14 @@ rules! {
         unknown_property_is_not_found,
         /// §3: setting a read-only nginx variable is InternalFailure.
         read_only_variable_is_internal_failure,
+        /// `kong/runloop/wasm.lua` 3.9.3 (source): a target that is not `host:port` traps.
+        malformed_target_traps,
+        /// `kong/pdk/service.lua` 3.9.3 (source): setting the target writes its host, without the port, into
+        /// `ngx.upstream_host`.
+        target_sets_upstream_host,
+        /// `Kong.balancer` 3.9.3 (source): the Service's address was looked up before the filter ran, so that the
+        /// target changes the port only.
+        target_keeps_service_address,
         /// §3: `upstream.address` carries garbage at its end.
         upstream_address_is_garbled,
         /// §3: any dotted property in a root context is InternalFailure.

@@ -203,6 +203,8 @@ pub(crate) struct Vm {
     pub(crate) stopped: bool,
     /// State of `random_get`.
     pub(crate) random: u64,
+    /// Another filter traps between the head and the body of the next request (Kong).
+    pub(crate) trap_before_body: bool,
     /// The worker process died (Kong).
     pub(crate) crashed: bool,
     /// Ids are never reused.
@@ -236,6 +238,7 @@ impl Vm {
             deferred: Vec::new(),
             stopped: false,
             random,
+            trap_before_body: false,
             crashed: false,
             next_context: ROOT + 1,
         }

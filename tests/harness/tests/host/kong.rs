@@ -329,31 +329,50 @@ fn authority_cannot_be_set() {
     );
 }
 
+/// What nginx would connect to, and as whom it would address it.
+fn destination(host: &mut Host) -> (Option<String>, Option<String>) {
+    let id = host.begin(HttpRequest::new("GET", "/"));
+    let request = upstream(host, id);
+    (request.address.clone(), request.headers.text(":authority").map(str::to_owned))
+}
+
+const SETS_TARGET: &str =
+    r#"(drop (call $set_property @"kong\0service\0target" @"10.0.0.1:8080"))"#;
+
 #[test]
 fn upstream_host_is_the_services_or_the_variable() {
-    let play = |host: &mut Host| {
-        let id = host.begin(HttpRequest::new("GET", "/"));
-        let request = upstream(host, id);
-        (request.target.clone(), request.headers.text(":authority").map(str::to_owned))
-    };
-    let target = r#"(drop (call $set_property @"kong\0service\0target" @"10.0.0.1:80"))"#;
-    let host =
-        in_headers(&format!(r#"{target} (drop (call $replace (i32.const 0) @"host" @"other"))"#));
-    let service = Some("10.0.0.1:80".to_owned());
-    rule(
-        "host_set_has_no_effect",
-        &host,
-        play,
-        (service.clone(), service.clone()),
-        (service, Some("other".into())),
-    );
+    let host = in_headers(r#"(drop (call $replace (i32.const 0) @"host" @"other"))"#);
+    let (service, other) = (Some("black-hole.invalid".into()), Some("other".into()));
+    rule("host_set_has_no_effect", &host, destination, (None, service), (None, other));
     let variable =
         in_headers(r#"(drop (call $set_property @"ngx.upstream_host" @"tools.example"))"#);
     assert_eq!(
-        play(&mut kong(&variable)),
+        destination(&mut kong(&variable)),
         (None, Some("tools.example".into())),
         "and no target: the black hole"
     );
+}
+
+#[test]
+fn target_changes_the_port_and_not_the_machine() {
+    let play = |host: &mut Host| destination(host).0;
+    let (on, off) = (Some("127.0.0.1:8080".into()), Some("10.0.0.1:8080".into()));
+    rule("target_keeps_service_address", &in_headers(SETS_TARGET), play, on, off);
+}
+
+#[test]
+fn target_writes_over_the_host() {
+    let variable = r#"(drop (call $set_property @"ngx.upstream_host" @"tools.example"))"#;
+    let body = in_headers(&format!("{variable} {SETS_TARGET}"));
+    let play = |host: &mut Host| destination(host).1;
+    let (on, off) = (Some("10.0.0.1".into()), Some("tools.example".into()));
+    rule("target_sets_upstream_host", &body, play, on, off);
+}
+
+#[test]
+fn target_without_a_port_traps() {
+    let body = in_headers(r#"(drop (call $set_property @"kong.service.target" @"everything"))"#);
+    rule("malformed_target_traps", &body, traps, true, false);
 }
 
 #[test]
