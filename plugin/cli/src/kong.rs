@@ -24,7 +24,7 @@ pub(crate) fn find(document: &Value) -> Vec<Found> {
                 if entry.get("name").and_then(Value::as_str) == Some(PLUGIN) {
                     let path = join(&format!("{}[{index}]", join(path, list)), "config");
                     let document = document_of(entry.get("config").unwrap_or(&Value::Null));
-                    // `nginx_main_env` in kong.conf decides which variables there are.
+                    // Kong hands none on by itself; what its operator arranged is not in this file.
                     found.push(Found { path, document, variables: Variables::Unknown });
                 }
             }
@@ -41,12 +41,11 @@ fn document_of(config: &Value) -> Vec<u8> {
     }
 }
 
-/// What the filter gets of an object: Lua has one kind of number, and cannot tell an empty list from
-/// an empty object.
+/// What the filter gets of an object: Lua has one kind of number. That it cannot tell an empty list from
+/// an empty object is undone by the filter.
 fn through_lua(value: &Value) -> Value {
     match value {
         Value::Number(number) => through_double(number),
-        Value::Array(elements) if elements.is_empty() => Map::new().into(),
         Value::Array(elements) => elements.iter().map(through_lua).collect(),
         Value::Object(members) => members
             .iter()

@@ -212,13 +212,13 @@ fn a_value_of_a_variable_is_never_told() {
 fn every_file_is_reported_and_the_worst_decides_the_exit_code() {
     let files = [
         fixture("unusable/list.yaml"),
-        fixture("invalid/empty-list.kong.yaml"),
+        fixture("invalid/shape.kong.yaml"),
         fixture("valid/plain.yaml"),
     ];
     let output = toolgate(&["check"], &files, None);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(2));
-    for verdict in ["list.yaml: cannot be used", "kong.yaml: 1 problem", "plain.yaml: valid"] {
+    for verdict in ["list.yaml: cannot be used", "shape.kong.yaml: 9 problems", "plain.yaml: valid"] {
         assert!(text.contains(verdict), "{text}");
     }
 }
