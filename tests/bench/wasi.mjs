@@ -1,0 +1,13 @@
+// Runs a WebAssembly program in Node's V8, the engine that Envoy has: node wasi.mjs FILE
+import { readFile } from "node:fs/promises";
+import { WASI } from "node:wasi";
+import { argv, env } from "node:process";
+
+const wasi = new WASI({
+  version: "preview1",
+  args: [argv[2]],
+  env: { BENCH_TOKEN: env.BENCH_TOKEN },
+  preopens: { "/": "." },
+});
+const module = await WebAssembly.compile(await readFile(argv[2]));
+wasi.start(await WebAssembly.instantiate(module, wasi.getImportObject()));
