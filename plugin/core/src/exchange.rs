@@ -3,7 +3,6 @@
 //! Each phase takes an event and says what comes next. What a phase does not expect holds: nothing
 //! goes on that was not decided on. Not here: the decision (`decide`), the response (`response`).
 
-use std::collections::BTreeMap;
 use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
@@ -46,7 +45,8 @@ enum Phase {
     ExpectFacts {
         asked: Box<Asked>,
         facts: Facts,
-        pending: BTreeMap<CallId, Need>,
+        call: CallId,
+        need: Need,
         rounds: u8,
         since: Timestamp,
     },
@@ -161,13 +161,6 @@ impl Exchange {
         let mut audit = mem::take(&mut self.audit);
         match phase {
             Phase::Poisoned => fail(&mut audit, Reason::Internal),
-            Phase::FilterResponse { filter, .. } => {
-                audit.listed = filter.listed();
-                audit.hidden = filter.hidden();
-            }
-            _ => {}
-        }
-        match phase {
             // The host itself refused it before the gateway saw anything of it.
             Phase::ExpectRequestHead => {
                 audit.decision = Outcome::Deny;
@@ -229,22 +222,16 @@ impl Phase {
                 step.deny(Denial::new(Reason::InvalidMessage, message).with_status(400), None)
             }
             (
-                Self::ExpectFacts { asked, mut facts, mut pending, rounds, since },
+                Self::ExpectFacts { asked, mut facts, call, need, rounds, since },
                 Event::CallDone { id, outcome },
             ) => {
-                let Some(need) = pending.remove(&id) else {
+                if id != call {
                     return (
-                        Self::ExpectFacts { asked, facts, pending, rounds, since },
-                        Flow::Hold,
-                    );
-                };
-                step.learn(need, &outcome, &mut facts);
-                if !pending.is_empty() {
-                    return (
-                        Self::ExpectFacts { asked, facts, pending, rounds, since },
+                        Self::ExpectFacts { asked, facts, call, need, rounds, since },
                         Flow::Hold,
                     );
                 }
+                step.learn(need, &outcome, &mut facts);
                 *step.calls += step.now.since(since);
                 step.decide(asked, facts, rounds)
             }
@@ -271,13 +258,10 @@ impl Phase {
                     fail(step.audit, reason);
                 }
                 step.out.push(Effect::ReplaceChunk(bytes));
-                if end {
-                    step.audit.listed = filter.listed();
-                    step.audit.hidden = filter.hidden();
-                    (Self::Proxied, Flow::Forward)
-                } else {
-                    (Self::FilterResponse { asked, filter }, Flow::Forward)
-                }
+                step.audit.listed = filter.listed();
+                step.audit.hidden = filter.hidden();
+                let next = if end { Self::Proxied } else { Self::FilterResponse { asked, filter } };
+                (next, Flow::Forward)
             }
             (Self::Proxied, Event::ResponseBody { .. }) => (Self::Proxied, Flow::Forward),
             (Self::Replied, Event::ResponseHead { .. } | Event::ResponseBody { .. }) => {
@@ -296,10 +280,7 @@ impl Phase {
                 (Self::Replied, Flow::Forward)
             }
             // INVARIANT: whatever is not expected holds, for good.
-            (phase, _) => {
-                drop(phase);
-                (Self::Poisoned, Flow::Hold)
-            }
+            _ => (Self::Poisoned, Flow::Hold),
         }
     }
 }
@@ -332,11 +313,8 @@ impl Step<'_> {
         let id = CallId(*self.next_call);
         *self.next_call = self.next_call.wrapping_add(1);
         self.out.push(Effect::Call { id, call });
-        let pending = BTreeMap::from([(id, need)]);
-        (
-            Phase::ExpectFacts { asked, facts, pending, rounds: rounds + 1, since: self.now },
-            Flow::Hold,
-        )
+        let (rounds, since) = (rounds + 1, self.now);
+        (Phase::ExpectFacts { asked, facts, call: id, need, rounds, since }, Flow::Hold)
     }
 
     /// Hands the body over while the host still takes it; once.
