@@ -14,6 +14,7 @@ import { createServer } from 'node:http';
 import { NodeStreamableHTTPServerTransport, toNodeHandler, toWebRequest } from '@modelcontextprotocol/node';
 import { McpServer, createMcpHandler, isLegacyRequest } from '@modelcontextprotocol/server';
 import { z } from 'zod';
+import { parse, read, refuse } from '../http.mjs';
 
 const { BILLING_KEY, REQUEST_LOG, PORT = '3002' } = process.env;
 if (!BILLING_KEY || !REQUEST_LOG) {
@@ -142,23 +143,4 @@ function holdsKey(req) {
     const given = Buffer.from(String(req.headers['x-billing-key'] ?? ''));
     const wanted = Buffer.from(BILLING_KEY);
     return given.length === wanted.length && timingSafeEqual(given, wanted);
-}
-
-async function read(req) {
-    const chunks = [];
-    for await (const chunk of req) chunks.push(chunk);
-    return Buffer.concat(chunks).toString('utf8');
-}
-
-function parse(text) {
-    try {
-        return text === '' ? undefined : JSON.parse(text);
-    } catch {
-        return undefined;
-    }
-}
-
-function refuse(res, status, code, message) {
-    res.writeHead(status, { 'content-type': 'application/json' });
-    res.end(JSON.stringify({ jsonrpc: '2.0', id: null, error: { code, message } }));
 }

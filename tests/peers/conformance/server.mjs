@@ -16,6 +16,7 @@ import {
 } from '@modelcontextprotocol/node';
 import { createMcpHandler, isLegacyRequest } from '@modelcontextprotocol/server';
 import { MIRRORED, fixture } from './features.mjs';
+import { parse, read, refuse } from '../http.mjs';
 
 const { PORT, LAX } = process.env;
 if (!PORT) {
@@ -116,23 +117,4 @@ class Events {
     #position(eventId) {
         return Number(eventId.slice(eventId.lastIndexOf('/') + 1));
     }
-}
-
-async function read(req) {
-    const chunks = [];
-    for await (const chunk of req) chunks.push(chunk);
-    return Buffer.concat(chunks).toString('utf8');
-}
-
-function parse(text) {
-    try {
-        return text === '' ? undefined : JSON.parse(text);
-    } catch {
-        return undefined;
-    }
-}
-
-function refuse(res, status, code, message) {
-    res.writeHead(status, { 'content-type': 'application/json' });
-    res.end(JSON.stringify({ jsonrpc: '2.0', id: null, error: { code, message } }));
 }
