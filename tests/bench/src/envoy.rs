@@ -119,7 +119,7 @@ impl Envoy {
                 let lines: Vec<&str> = log.lines().rev().take(5).collect();
                 return Err(format!("Envoy does not start: {}", lines.join("\n")));
             }
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::park_timeout(Duration::from_millis(50));
         }
         Ok(())
     }
