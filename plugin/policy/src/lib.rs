@@ -22,6 +22,7 @@ mod engine;
 mod index;
 mod listing;
 mod names;
+mod outline;
 mod policies;
 mod possible;
 mod principal;
@@ -32,6 +33,7 @@ mod source;
 pub use config::{PolicyConfig, PolicyText, Problem};
 pub use decision::{Decision, Outcome, PolicyError, Refusal};
 pub use engine::PolicyEngine;
+pub use outline::{Effect, PolicyOutline};
 pub use principal::{Caller, MAX_MEMBERSHIPS, Principal, PrincipalError};
 pub use request::{RequestFacts, ServerAction, Target};
 

@@ -90,7 +90,7 @@ pub(crate) fn compile(
 }
 
 /// The policies of `set`, which was read from `text`, with their offsets, in the order of the text.
-fn in_order(set: &PolicySet, text: &str) -> Vec<(usize, Policy)> {
+pub(crate) fn in_order(set: &PolicySet, text: &str) -> Vec<(usize, Policy)> {
     let mut policies: Vec<&Policy> = set.policies().collect();
     // Cedar numbers them: `policy0`, `policy1`, ..
     policies.sort_by_key(|policy| {

@@ -20,11 +20,17 @@ impl<'a> Source<'a> {
 
     /// The path of the byte at `offset`, e.g. `policy.schema:3:14`.
     pub(crate) fn path_at(&self, offset: usize) -> String {
+        let (line, column) = self.position(offset);
+        format!("{}:{line}:{column}", self.path)
+    }
+
+    /// Line and column of the byte at `offset`.
+    pub(crate) fn position(&self, offset: usize) -> (usize, usize) {
         let before = self.text.get(..offset).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line = before.matches('\n').count() + 1;
         let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
-        format!("{}:{line}:{column}", self.path)
+        (line, column)
     }
 
     /// The path of the first place that reads `needle`, or of the whole text.
