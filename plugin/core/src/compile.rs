@@ -10,7 +10,8 @@ use std::time::Duration;
 use toolgate_policy::{PolicyEngine, Problem};
 
 use crate::config::{
-    Config, CredentialConfig, InjectionConfig, KvConfig, LoginConfig, ServerConfig, VaultConfig,
+    Config, CredentialConfig, InjectionConfig, KvConfig, LoginConfig, ServerConfig, SessionsConfig,
+    VaultConfig,
 };
 use crate::cors;
 use crate::credentials::{Credential, Fetched, KvCredential, Login, Vault};
@@ -18,6 +19,7 @@ use crate::event::Timestamp;
 use crate::gateway::{Gateway, Injection, Server};
 use crate::identity::Identity;
 use crate::secret::{Secret, SecretSource};
+use crate::session::{MOST_KEYS, SHORTEST_KEY, SessionKeys, Sessions};
 use crate::shape;
 use crate::upstream::FORWARDED;
 
@@ -129,6 +131,7 @@ impl Compiler<'_> {
                 (name.as_str().into(), self.server(&name, server, &credential_names))
             })
             .collect();
+        let sessions = self.sessions(config.sessions);
         let accepts_anonymous = config.identity.anonymous;
         let identity = Identity::compile(config.identity, limits.token_bytes, &mut self.problems);
         let policy = match PolicyEngine::compile(&config.policy, &server_names) {
@@ -145,7 +148,7 @@ impl Compiler<'_> {
             true => identity.with_anonymous(policy.anonymous()),
             false => identity,
         };
-        Some(Gateway::new(
+        let gateway = Gateway::new(
             servers,
             identity,
             policy,
@@ -154,7 +157,8 @@ impl Compiler<'_> {
             limits,
             config.origins,
             config.audit,
-        ))
+        );
+        Some(gateway.with_sessions(sessions))
     }
 
     fn server(
@@ -356,6 +360,33 @@ impl Compiler<'_> {
             login,
             timeout: Duration::from_millis(config.timeout_ms),
         })
+    }
+
+    fn sessions(&mut self, config: SessionsConfig) -> Sessions {
+        if config.keys.is_empty() {
+            return Sessions::Unbound;
+        }
+        if config.keys.len() > MOST_KEYS {
+            self.problem(
+                "sessions.keys",
+                format!("{} keys are too many", config.keys.len()),
+                "keep the new key first and the old ones until their sessions are over; at most 4",
+            );
+        }
+        let mut keys = Vec::new();
+        for (index, source) in config.keys.into_iter().enumerate() {
+            let path = format!("sessions.keys[{index}]");
+            let Some(Some(key)) = self.secret(&path, source) else { continue };
+            if key.expose().len() < SHORTEST_KEY {
+                self.problem(
+                    path,
+                    format!("the key is shorter than {SHORTEST_KEY} characters"),
+                    "make one with: openssl rand -base64 32",
+                );
+            }
+            keys.push(key);
+        }
+        SessionKeys::new(&keys).map_or(Sessions::Unset, Sessions::Sealed)
     }
 
     /// The secret of a source. `Some(None)` where it stands in a variable that is not set: what

@@ -10,6 +10,10 @@ use toolgate_policy::PolicyConfig;
 
 use crate::secret::SecretSource;
 
+mod sessions;
+
+pub use sessions::SessionsConfig;
+
 /// The whole configuration.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -31,6 +35,9 @@ pub struct Config {
     /// Credentials by name: what is read from a vault for the servers.
     #[serde(default)]
     pub credentials: BTreeMap<String, CredentialConfig>,
+    /// How session ids are bound to their principals.
+    #[serde(default)]
+    pub sessions: SessionsConfig,
     /// Bounds on what is held in memory.
     #[serde(default)]
     pub limits: Limits,

@@ -45,6 +45,8 @@ pub enum Reason {
     InvalidToken,
     /// The token has expired.
     ExpiredToken,
+    /// The session does not exist, or is another principal's or server's.
+    UnknownSession,
     /// No policy lets the caller know of this tool, prompt or resource.
     NotVisible,
     /// A policy refuses these arguments.
@@ -89,6 +91,7 @@ impl Reason {
             Self::NoToken => ("no_token", 401, 401),
             Self::InvalidToken => ("invalid_token", 401, 401),
             Self::ExpiredToken => ("expired_token", 401, 401),
+            Self::UnknownSession => ("unknown_session", 404, 404),
             Self::NotVisible => ("not_visible", 200, -32602),
             Self::Arguments => ("arguments_refused", 200, 403),
             Self::ArgumentTypes => ("argument_types", 200, -32602),

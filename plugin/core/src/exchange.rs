@@ -16,10 +16,11 @@ use crate::cors;
 use crate::credentials::{Credential, VaultError, login_answer};
 use crate::decide::{Facts, Need, Stop, Verdict};
 use crate::denial::{Denial, Reason};
-use crate::event::{CallId, CallOutcome, Effect, Event, Flow, Timestamp};
+use crate::event::{CallId, CallOutcome, Effect, Event, FieldValue, Flow, HeadEdit, Timestamp};
 use crate::gateway::Gateway;
 use crate::request::{Asked, Head, body_too_large, body_withheld};
 use crate::response::{Answer, Handling, ResponseFilter};
+use crate::session::Sessions;
 
 /// Most rounds of calls for one request: a stale login, a new one, a read, and one to spare.
 const MOST_ROUNDS: u8 = 4;
@@ -393,10 +394,30 @@ impl Step<'_> {
         if let Some(origin) = &*self.origin {
             cors::edit(origin, edit.get_or_insert_default());
         }
+        self.seal_session(&asked, headers, &mut edit);
         self.out.extend(edit.map(Effect::EditResponse));
         match filter {
             Some(filter) => (Phase::FilterResponse { asked, filter }, Flow::Forward),
             None => (Phase::Proxied, Flow::Forward),
+        }
+    }
+
+    /// Shows the client the session id of its server in the form that only this client can use.
+    fn seal_session(&self, asked: &Asked, headers: &Headers, edit: &mut Option<HeadEdit>) {
+        const FIELD: &str = "mcp-session-id";
+        let (sessions, head) = (&self.gateway.sessions, &asked.head);
+        if matches!(sessions, Sessions::Unbound) || !headers.contains(FIELD) {
+            return;
+        }
+        let edit = edit.get_or_insert_default();
+        let id = headers.single(FIELD).ok().flatten();
+        // The usual answer repeats the id of the request, whose form the client has sent.
+        let known = head.session.as_ref().filter(|_| id == head.server_session.as_deref());
+        let sealed =
+            known.cloned().or_else(|| sessions.seal(&head.caller.owner, &head.server, id?));
+        match sealed {
+            Some(sealed) => edit.set.push((FIELD.into(), FieldValue::Public(sealed))),
+            None => edit.remove.push(FIELD.into()),
         }
     }
 

@@ -10,6 +10,7 @@ use toolgate_policy::{PolicyEngine, Problem};
 use crate::config::{AuditConfig, Limits, Scheme};
 use crate::credentials::{Credential, CredentialCache, Vault};
 use crate::identity::{Identity, TokenCache};
+use crate::session::Sessions;
 
 /// One configuration, compiled. Made by [`Gateway::compile`], used through
 /// [`Exchange`](crate::Exchange).
@@ -25,6 +26,7 @@ pub struct Gateway {
     pub(crate) audit: AuditConfig,
     pub(crate) tokens: RefCell<TokenCache>,
     pub(crate) secrets: RefCell<CredentialCache>,
+    pub(crate) sessions: Sessions,
     warnings: Vec<Problem>,
     record_seed: Cell<u64>,
     record_count: Cell<u64>,
@@ -72,10 +74,16 @@ impl Gateway {
             audit,
             tokens: RefCell::default(),
             secrets: RefCell::default(),
+            sessions: Sessions::Unbound,
             warnings: Vec::new(),
             record_seed: Cell::new(0),
             record_count: Cell::new(0),
         }
+    }
+
+    pub(crate) fn with_sessions(mut self, sessions: Sessions) -> Self {
+        self.sessions = sessions;
+        self
     }
 
     pub(crate) fn with_warnings(mut self, warnings: Vec<Problem>) -> Self {

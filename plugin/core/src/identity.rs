@@ -57,6 +57,9 @@ pub(crate) struct KnownCaller {
     pub(crate) principal: Principal,
     /// Subject of the token, or `anonymous`.
     pub(crate) subject: Rc<str>,
+    /// Issuer and subject in one: no other principal has the same. What is bound to a principal is
+    /// bound to this.
+    pub(crate) owner: Rc<str>,
     /// Issuer of the token.
     pub(crate) issuer: Option<Rc<str>>,
     /// OAuth client that holds the token.
@@ -131,6 +134,7 @@ impl Identity {
         self.anonymous = Some(Rc::new(KnownCaller {
             principal,
             subject: "anonymous".into(),
+            owner: "".into(),
             issuer: None,
             client: None,
             scopes: Vec::new(),
@@ -371,6 +375,8 @@ impl Issuer {
             .map_err(|error| invalid(&format!("the token's claims are not usable: {error}")))?;
         Ok(KnownCaller {
             principal,
+            // Issuers are known texts of the configuration, and none of them holds a line break.
+            owner: format!("{}\n{subject}", self.name).into(),
             subject: subject.into(),
             issuer: Some(Rc::clone(&self.name)),
             client: client.map(Into::into),

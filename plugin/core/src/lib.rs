@@ -23,6 +23,7 @@ mod identity;
 mod request;
 mod response;
 mod secret;
+mod session;
 mod shape;
 mod upstream;
 

@@ -38,7 +38,10 @@ pub(crate) struct Head {
     pub(crate) caller: Rc<KnownCaller>,
     pub(crate) headers: Headers,
     pub(crate) source: Option<String>,
+    /// Session id as the client knows it.
     pub(crate) session: Option<String>,
+    /// The same as its server knows it.
+    pub(crate) server_session: Option<String>,
     /// `MCP-Protocol-Version` as it was sent.
     pub(crate) version: Option<String>,
 }
@@ -97,6 +100,14 @@ impl Gateway {
         let version = header("mcp-protocol-version")?.map(str::to_owned);
         let session = header("mcp-session-id")?.map(str::to_owned);
         audit.session = session.as_deref().map(short_digest);
+        // In the modern era the field means nothing and does not go on.
+        let is_modern = version.as_deref().and_then(Version::parse).map(Version::era);
+        let server_session = match &session {
+            Some(id) if is_modern != Some(Era::Modern) => {
+                Some(self.sessions.open(&caller.owner, name, id)?)
+            }
+            _ => None,
+        };
         if http_method == HttpMethod::Post {
             check_body_headers(&headers, self.limits.request_bytes)?;
         } else {
@@ -109,7 +120,7 @@ impl Gateway {
                 Some(None) => return Err(unsupported_version(version.unwrap_or_default(), false)),
             }
         }
-        Ok(Head { http_method, server, caller, headers, source, session, version })
+        Ok(Head { http_method, server, caller, headers, source, session, server_session, version })
     }
 }
 

@@ -60,6 +60,12 @@ pub(crate) fn request(
         }
         None => set("accept", "text/event-stream".into()),
     }
+    if era == Era::Legacy
+        && let Some(session) = &asked.head.server_session
+        && asked.head.session.as_ref() != Some(session)
+    {
+        set("mcp-session-id", session.clone());
+    }
     if let Some((injection, fetched)) = credential {
         let Injection { header, before, after, .. } = injection;
         let value = Secret::new(format!("{before}{}{after}", fetched.value.expose()));

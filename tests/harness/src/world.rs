@@ -14,6 +14,7 @@ pub const SECRETS: &[(&str, &str)] = &[
     ("SECRET_ID", "planted-secret-id-9d2e77"),
     ("VAULT_TOKEN", "hvs.planted-token-51ab"),
     ("BILLING_KEY", "planted-billing-key-c0ffee42"),
+    ("SESSION_KEY", "planted-session-key-0123456789abcdef"),
 ];
 
 /// A planted secret by its name.
