@@ -12,8 +12,9 @@ use toolgate_core::{
 };
 
 use crate::abi::{self, Buffer, Map, Status};
+use crate::calls;
 use crate::host::{Host, Unroutable};
-use crate::lost::{self, Lost, send_reply};
+use crate::lost::{self, Beginning, Lost, send_reply};
 
 /// One request and its response.
 pub(crate) struct HttpExchange {
@@ -22,8 +23,7 @@ pub(crate) struct HttpExchange {
     host: Host,
     calls: BTreeMap<u32, CallId>,
     /// Whether this context saw the request begin. One that did not belongs to an exchange that is lost.
-    began: bool,
-    lost: Lost,
+    beginning: Rc<Beginning>,
     /// Kong: host of the Service that the request was routed to.
     service_host: Option<String>,
     /// Whether the gateway has seen all of the request.
@@ -41,8 +41,7 @@ impl HttpExchange {
             gateway,
             host,
             calls: BTreeMap::new(),
-            began: false,
-            lost: Lost::default(),
+            beginning: Beginning::newborn(),
             service_host: None,
             request_ended: false,
             unsendable: false,
@@ -136,10 +135,10 @@ impl HttpExchange {
 
     /// Whether this context began in the middle of an exchange.
     fn is_lost(&mut self) -> bool {
-        if self.began || !self.host.loses_contexts() {
+        if self.beginning.was_seen() || !self.host.loses_contexts() {
             return false;
         }
-        if self.lost == Lost::Found {
+        if self.beginning.lost() == Lost::Found {
             log::error!(
                 "an exchange was lost when a filter of this worker failed: nothing of it passes"
             );
@@ -159,7 +158,7 @@ impl Context for HttpExchange {
     ) {
         if self.is_lost() {
             self.share_record();
-            return self.lost.refuse();
+            return self.beginning.refuse();
         }
         let Some(id) = self.calls.remove(&token) else { return };
         let headers = abi::headers(Map::CallResponse).unwrap_or_default();
@@ -183,7 +182,7 @@ impl Context for HttpExchange {
 
 impl HttpContext for HttpExchange {
     fn on_http_request_headers(&mut self, _count: usize, end: bool) -> Action {
-        self.began = true;
+        self.beginning.is_seen();
         let Ok(headers) = abi::headers(Map::Request) else {
             send_reply(&LocalReply {
                 status: 400,
@@ -207,7 +206,7 @@ impl HttpContext for HttpExchange {
     fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
         if self.is_lost() {
             self.share_record();
-            self.lost.refuse();
+            self.beginning.refuse();
             return Action::Pause;
         }
         if self.request_ended {
@@ -245,7 +244,7 @@ impl HttpContext for HttpExchange {
     fn on_http_response_headers(&mut self, _count: usize, end: bool) -> Action {
         if self.is_lost() {
             self.share_record();
-            self.lost.response_head();
+            self.beginning.response_head();
             return Action::Continue;
         }
         let headers = Headers::from_pairs(abi::headers(Map::Response).unwrap_or_default());
@@ -258,7 +257,7 @@ impl HttpContext for HttpExchange {
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
         if self.is_lost() {
-            self.lost.response_body(size);
+            self.beginning.response_body(size);
             return Action::Continue;
         }
         // One host does not always say which piece is the last; the length that was given does.
@@ -274,6 +273,12 @@ impl HttpContext for HttpExchange {
     fn on_log(&mut self) {
         let _record_says_so = self.is_lost();
         let _nothing_to_hold = self.handle(Event::Closed);
+    }
+}
+
+impl Drop for HttpExchange {
+    fn drop(&mut self) {
+        self.calls.keys().copied().for_each(calls::abandon);
     }
 }
 
@@ -298,7 +303,7 @@ fn dispatch(host: Host, call: &HttpCall) -> Option<u32> {
     headers.extend(host.call_scheme(call).map(|scheme| (":scheme", scheme)));
     headers.extend(call.headers.iter().map(|(name, value)| (*name, value.expose())));
     let body = call.body.as_ref().map(|body| body.expose().as_bytes());
-    match abi::call(&call.cluster, headers, body, call.timeout) {
+    match calls::make(&call.cluster, headers, body, call.timeout) {
         Ok(token) => Some(token),
         Err(Status(status)) => {
             log::error!("a call to {} could not be made: status {status}", call.cluster);

@@ -5,6 +5,7 @@
 #![allow(missing_docs, reason = "the SDK's macro makes a function without any")]
 
 mod abi;
+mod calls;
 mod configuration;
 mod exchange;
 mod host;

@@ -4,6 +4,9 @@
 //! Kong goes on with callbacks whose beginning nobody remembers. Nothing is known of such a request, so
 //! nothing of it passes: it is answered with 500, or its answer is blanked.
 
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
 use toolgate_core::LocalReply;
 
 use crate::abi::{self, Buffer, Map, Status};
@@ -39,21 +42,67 @@ pub(crate) enum Lost {
     Ended,
 }
 
-impl Lost {
+/// Whether a context saw its request begin, and if not, what became of the exchange.
+#[derive(Default)]
+pub(crate) struct Beginning {
+    seen: Cell<bool>,
+    lost: Cell<Lost>,
+}
+
+thread_local! {
+    /// Of the context that was made last.
+    static NEWBORN: RefCell<Weak<Beginning>> = const { RefCell::new(Weak::new()) };
+}
+
+/// Answers the request at hand where its context was made just now for a call that nobody remembers.
+///
+/// Kong makes the context of a lost exchange right before its first callback. So the context that was made
+/// last is the one of the request at hand, unless that has been made and answered before.
+pub(crate) fn refuse_newborn() {
+    let newborn = NEWBORN.with_borrow(Weak::upgrade);
+    if let Some(newborn) = newborn.filter(|newborn| !newborn.was_seen()) {
+        log::error!("a call was answered that a filter made before it failed");
+        newborn.refuse();
+    }
+}
+
+impl Beginning {
+    /// Of a context that is made now.
+    pub(crate) fn newborn() -> Rc<Self> {
+        let newborn = Rc::new(Self::default());
+        NEWBORN.set(Rc::downgrade(&newborn));
+        newborn
+    }
+
+    /// The request begins.
+    pub(crate) fn is_seen(&self) {
+        self.seen.set(true);
+    }
+
+    /// Whether the context saw the request begin.
+    pub(crate) fn was_seen(&self) -> bool {
+        self.seen.get()
+    }
+
+    /// How much of the exchange has been dealt with, where it is lost.
+    pub(crate) fn lost(&self) -> Lost {
+        self.lost.get()
+    }
+
     /// The request, or a call for it, comes: the client is answered, once.
-    pub(crate) fn refuse(&mut self) {
-        if *self == Self::Found {
-            *self = Self::Replied;
+    pub(crate) fn refuse(&self) {
+        if self.lost() == Lost::Found {
+            self.lost.set(Lost::Replied);
             reply();
         }
     }
 
     /// The answer's head comes.
-    pub(crate) fn response_head(&mut self) {
-        if *self != Self::Found {
+    pub(crate) fn response_head(&self) {
+        if self.lost() != Lost::Found {
             return;
         }
-        *self = Self::HeadReplaced;
+        self.lost.set(Lost::HeadReplaced);
         for name in SPOKEN {
             report(abi::remove_header(Map::Response, name));
         }
@@ -63,16 +112,16 @@ impl Lost {
 
     /// A piece of the answer comes. Where the head is gone already, perhaps with a length, the piece
     /// becomes blanks: a client that was promised bytes would wait for them for ever.
-    pub(crate) fn response_body(&mut self, size: usize) {
+    pub(crate) fn response_body(&self, size: usize) {
         let blanks = vec![b' '; size];
-        let bytes: &[u8] = match self {
-            Self::Replied => return,
-            Self::HeadReplaced => INTERNAL_ERROR,
-            Self::Ended => b"",
-            Self::Found => &blanks,
+        let bytes: &[u8] = match self.lost() {
+            Lost::Replied => return,
+            Lost::HeadReplaced => INTERNAL_ERROR,
+            Lost::Ended => b"",
+            Lost::Found => &blanks,
         };
-        if *self == Self::HeadReplaced {
-            *self = Self::Ended;
+        if self.lost() == Lost::HeadReplaced {
+            self.lost.set(Lost::Ended);
         }
         report(abi::replace_buffer(Buffer::ResponseBody, bytes));
     }

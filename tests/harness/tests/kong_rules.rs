@@ -299,9 +299,37 @@ fn a_request_whose_context_was_lost_during_a_call_reaches_no_server() {
     let call = call(&mut host, id);
     host.another_filter_traps();
     host.answer_call(call.token, CallOutcome::json(200, r#"{"auth":{"client_token":"t"}}"#));
-    // The SDK's dispatcher does not know the token and panics; Kong sends the request on, to the
-    // Service's own address, where nobody listens, since no target was set.
-    assert_eq!(upstream(&mut host, id).target, None);
+    let seen = done(&mut host, id);
+    assert_eq!((seen.status, seen.upstream), (Some(500), None));
+    assert_eq!(reason(&host), "internal");
+}
+
+#[test]
+fn answers_to_calls_of_a_lost_instance_leave_the_calls_of_the_new_one_alone() {
+    let mut host = demo();
+    let lost: Vec<_> = (0..3).map(|_| host.begin(refund())).collect();
+    let stale: Vec<_> = lost.iter().map(|id| call(&mut host, *id).token).collect();
+    host.another_filter_traps();
+    let fresh = host.begin(refund());
+    let login = call(&mut host, fresh);
+    for (id, token) in lost.into_iter().zip(stale) {
+        host.answer_call(token, CallOutcome::json(200, r#"{"auth":{"client_token":"t"}}"#));
+        assert_eq!(done(&mut host, id).status, Some(500));
+    }
+    // The call of the request that began since is still waited for.
+    host.answer_call(login.token, CallOutcome::Failed);
+    let seen = done(&mut host, fresh);
+    assert_eq!((seen.status, seen.upstream), (Some(503), None));
+}
+
+#[test]
+fn an_answer_to_an_unknown_call_changes_nothing_for_a_request_under_way() {
+    let mut host = demo();
+    let id = host.begin(refund());
+    let login = call(&mut host, id);
+    assert!(host.answer_unknown_call(id, login.token + 1000));
+    host.answer_call(login.token, CallOutcome::Failed);
+    assert_eq!(done(&mut host, id).status, Some(503));
 }
 
 #[test]

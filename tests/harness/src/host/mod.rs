@@ -42,7 +42,7 @@ pub use self::settings::{EnvoyRules, KongRules, Profile, Settings};
 pub use self::shared::SharedData;
 
 use self::run::Called;
-use self::vm::{Phase, ROOT, Timer, Vm};
+use self::vm::{Call, Phase, ROOT, Timer, Vm};
 
 /// One worker of the proxy, with the filter loaded.
 pub struct Host {
@@ -220,6 +220,21 @@ impl Host {
             Profile::Envoy => self.envoy_answer(&call, outcome),
             Profile::Kong => self.kong_answer(&call, outcome),
         }
+    }
+
+    /// Hands the filter, in this exchange, the answer to a call that no instance of it remembers.
+    pub fn answer_unknown_call(&mut self, id: ExchangeId, token: u32) -> bool {
+        let request = PendingCall {
+            token,
+            exchange: Some(id),
+            cluster: String::new(),
+            headers: Headers::new(),
+            body: Vec::new(),
+            trailers: Headers::new(),
+            timeout: None,
+        };
+        self.vm_mut().calls.insert(token, Call { context: id.0, request, announced: true });
+        self.answer_call(token, CallOutcome::json(200, "{}"))
     }
 
     /// The upstream's response head, with `:status`; `end` when no body follows.
