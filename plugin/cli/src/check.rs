@@ -4,15 +4,19 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use toolgate_core::Gateway;
 
 use crate::document::{self, Found, Variables};
+use crate::policy_set::{Failure, PolicySet};
+use crate::terminal::Terminal;
+use crate::{Findings, UNUSABLE, report};
 
 /// Stands for the value of a variable that only the host has.
-const PLACEHOLDER: &str = "placeholder";
+pub(crate) const PLACEHOLDER: &str = "placeholder";
 
 /// Where the values of environment variables come from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,7 +61,7 @@ pub(crate) struct ConfigurationReport {
 }
 
 /// What the filter would say.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Problem {
     pub(crate) path: String,
     pub(crate) message: String,
@@ -71,15 +75,28 @@ impl Report {
         let files: Vec<_> = files.iter().map(|file| FileReport::new(file, environment)).collect();
         Self { valid: files.iter().all(FileReport::is_valid), files }
     }
+}
 
+impl Findings for Report {
     /// 0: valid; 1: problems; 2: a file could not be used.
-    pub(crate) fn exit_code(&self) -> u8 {
-        if self.files.iter().any(|file| file.error.is_some()) { 2 } else { u8::from(!self.valid) }
+    fn exit_code(&self) -> u8 {
+        if self.files.iter().any(|file| file.error.is_some()) {
+            UNUSABLE
+        } else {
+            u8::from(!self.valid)
+        }
+    }
+
+    fn write_text(&self, terminal: &mut Terminal<'_>) -> io::Result<()> {
+        report::write_text(self, terminal)
     }
 }
 
 impl FileReport {
     fn new(file: &Path, environment: Environment) -> Self {
+        if file.is_dir() {
+            return Self::of_folder(file);
+        }
         let (error, configurations) = match document::read(file) {
             Ok(found) => {
                 let report = |found| ConfigurationReport::new(found, environment);
@@ -88,6 +105,25 @@ impl FileReport {
             Err(error) => (Some(error), Vec::new()),
         };
         Self { file: file.display().to_string(), error, configurations }
+    }
+
+    /// A policy set without a gateway.
+    fn of_folder(folder: &Path) -> Self {
+        let (error, policy_set, problems) = match PolicySet::load(folder) {
+            Ok(set) => (None, Some(set.engine.version().to_owned()), Vec::new()),
+            Err(Failure::Invalid { problems, .. }) => (None, None, problems),
+            Err(Failure::Unusable(error)) => (Some(error), None, Vec::new()),
+        };
+        let found = ConfigurationReport {
+            path: String::new(),
+            valid: problems.is_empty(),
+            policy_set,
+            environment: BTreeSet::new(),
+            problems,
+            warnings: Vec::new(),
+        };
+        let configurations = if error.is_some() { Vec::new() } else { vec![found] };
+        Self { file: folder.display().to_string(), error, configurations }
     }
 
     fn is_valid(&self) -> bool {
@@ -121,7 +157,7 @@ impl ConfigurationReport {
     }
 }
 
-fn listed(problems: &[toolgate_core::Problem]) -> Vec<Problem> {
+pub(crate) fn listed(problems: &[toolgate_core::Problem]) -> Vec<Problem> {
     let problem = |problem: &toolgate_core::Problem| Problem {
         path: problem.path.clone(),
         message: problem.message.clone(),

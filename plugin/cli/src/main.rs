@@ -1,75 +1,95 @@
-//! `toolgate`: what operators run beside the proxy.
+//! `toolgate`: what operators and policy authors run beside the proxy.
 //!
-//! `toolgate check FILE...` says of a configuration what the filter would say of it, by the same
-//! code, before a rollout. Not here: what is wrong with a configuration (`toolgate-core`).
+//! Every command answers with the code that the filter runs. Not here: what is wrong with a
+//! configuration (`toolgate-core`), what policies decide (`toolgate-policy`).
 
+mod arguments;
+mod case;
+mod cedar_case;
 mod check;
 mod document;
 mod envoy;
 mod kong;
+mod policy_set;
+mod question;
 mod report;
+mod terminal;
+mod test;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
+use serde::Serialize;
 
-use check::{Environment, Report};
+use arguments::{Arguments, Command};
+use check::Environment;
+use policy_set::Failure;
+use terminal::Terminal;
 
-/// Operates Toolgate, the MCP gateway for Envoy and Kong.
-#[derive(Parser)]
-#[command(name = "toolgate", version, arg_required_else_help = true)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Check configurations as the plugin would when it is configured.
-    ///
-    /// A file is a plugin configuration (JSON or YAML), an Envoy configuration with Toolgate in it
-    /// (a Wasm filter whose `name` or `root_id` is "toolgate"), or a declarative configuration of
-    /// Kong with Toolgate in it (a filter or plugin named "toolgate").
-    ///
-    /// The exit code is 0 when everything is valid, 1 when there are problems, 2 when a file could
-    /// not be used.
-    Check {
-        /// Files to check.
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-        /// Take the environment variables that the configuration names from this process, and call
-        /// it a problem when one is missing. Otherwise they are only listed, and one that the host
-        /// does not hand on is a warning.
-        #[arg(long)]
-        environment: bool,
-        /// Write one JSON document instead of text.
-        #[arg(long)]
-        json: bool,
-    },
-}
+/// The exit code when something could not be used.
+const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
-    let Command::Check { files, environment, json } = Arguments::parse().command;
-    let environment = if environment { Environment::Process } else { Environment::Placeholders };
-    let report = Report::new(&files, environment);
     let mut output = io::stdout().lock();
-    let written = if json {
-        report::write_json(&report, &mut output)
-    } else {
-        let colours = output.is_terminal() && colours_are_wanted();
-        report::write_text(&report, colours, &mut output)
-    };
-    match written.and_then(|()| output.flush()) {
-        Ok(()) => ExitCode::from(report.exit_code()),
+    let written = run(Arguments::parse().command, &mut output);
+    match written.and_then(|code| output.flush().map(|()| code)) {
+        Ok(code) => ExitCode::from(code),
         // Nobody is left to be told.
-        Err(_) => ExitCode::from(2),
+        Err(_) => ExitCode::from(UNUSABLE),
     }
 }
 
-/// <https://no-color.org>
-fn colours_are_wanted() -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
+/// What a command found: said as text or as JSON.
+trait Findings: Serialize {
+    /// The exit code that says it.
+    fn exit_code(&self) -> u8;
+    /// Says it to people.
+    fn write_text(&self, terminal: &mut Terminal<'_>) -> io::Result<()>;
+}
+
+/// Runs a command; returns its exit code.
+fn run(command: Command, output: &mut dyn Write) -> io::Result<u8> {
+    match command {
+        Command::Check(options) => {
+            let environment =
+                if options.environment { Environment::Process } else { Environment::Placeholders };
+            tell(options.json, output, Ok(check::Report::new(&options.files, environment)))
+        }
+        Command::Test(options) => {
+            let found = test::run(&options.policies, &options.cases, options.require_coverage);
+            tell(options.json, output, found)
+        }
+    }
+}
+
+/// Says what a command found, or why it could not do its work.
+fn tell<F: Findings>(
+    json: bool,
+    output: &mut dyn Write,
+    findings: Result<F, Failure>,
+) -> io::Result<u8> {
+    let colours = output_is_terminal() && terminal::colours_are_wanted();
+    match findings {
+        Ok(findings) => {
+            if json {
+                terminal::write_json(&findings, output)?;
+            } else {
+                findings.write_text(&mut Terminal::new(output, colours))?;
+            }
+            Ok(findings.exit_code())
+        }
+        Err(failure) => {
+            if json {
+                terminal::write_json(&failure, output)?;
+            } else {
+                failure.write_text(&mut Terminal::new(output, colours))?;
+            }
+            Ok(UNUSABLE)
+        }
+    }
+}
+
+fn output_is_terminal() -> bool {
+    io::stdout().is_terminal()
 }

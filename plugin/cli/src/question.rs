@@ -1,0 +1,285 @@
+//! One question to a policy set, and its answer: who asks for what, with which arguments, under which
+//! circumstances.
+//!
+//! The answer is the filter's own, by the same engine. Not here: where questions come from.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, NaiveDate, NaiveTime};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use toolgate_policy::{
+    Caller, Decision, Outcome, Principal, Refusal, RequestFacts, ServerAction, Target,
+};
+use toolgate_protocol::json::Json;
+
+use crate::policy_set::PolicySet;
+
+/// What a case is decided at when it does not say: a decision must not depend on when it is tested.
+pub(crate) const DEFAULT_TIME: &str = "2026-01-01T12:00:00Z";
+
+/// The issuer of callers where neither they nor the configuration name one.
+const DEFAULT_ISSUER: &str = "https://issuer.example";
+
+/// A question.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    pub(crate) who: Who,
+    pub(crate) server: String,
+    pub(crate) what: What,
+    pub(crate) request: RequestFields,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(crate) enum Who {
+    /// A caller without a token.
+    Anonymous,
+    /// What a token says of its caller.
+    Token(Box<TokenFields>),
+}
+
+/// What a verified token says of its caller.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TokenFields {
+    /// The id of the principal.
+    pub(crate) subject: String,
+    #[serde(default)]
+    pub(crate) issuer: Option<String>,
+    #[serde(default)]
+    pub(crate) client: Option<String>,
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
+    #[serde(default)]
+    pub(crate) roles: Vec<String>,
+    /// Further claims; what is no text becomes JSON text, as with a token.
+    #[serde(default)]
+    pub(crate) claims: BTreeMap<String, Value>,
+    #[serde(default)]
+    pub(crate) scopes: Vec<String>,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Connect,
+    SetLogLevel,
+    Tool { name: String, arguments: Json },
+    Prompt(String),
+    Resource(String),
+}
+
+/// What is known of the request beside the token, named as in `context.request`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RequestFields {
+    /// RFC 3339.
+    pub(crate) time: Option<String>,
+    pub(crate) source_ip: Option<String>,
+    pub(crate) session: Option<String>,
+    pub(crate) client_name: Option<String>,
+    pub(crate) token_age_seconds: Option<i64>,
+    pub(crate) protocol_version: Option<String>,
+}
+
+/// What the answer is, in one word.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Word {
+    /// It may go on.
+    Permit,
+    /// The caller may use the tool, with other arguments.
+    Refused,
+    /// The arguments are not of the declared type; the caller may use the tool.
+    Invalid,
+    /// For this caller it does not exist.
+    Invisible,
+    /// Something could not be evaluated.
+    Error,
+}
+
+impl Word {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Permit => "permit",
+            Self::Refused => "refused",
+            Self::Invalid => "invalid",
+            Self::Invisible => "invisible",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Answer {
+    pub(crate) outcome: Word,
+    /// Ids of the policies that determined it.
+    pub(crate) policies: Vec<String>,
+    /// What the caller is told.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) advice: Vec<String>,
+    /// What is wrong with the arguments, as the caller is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<String>,
+    /// What could not be evaluated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) errors: Vec<Erred>,
+}
+
+/// Something that could not be evaluated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Erred {
+    pub(crate) policy: Option<String>,
+    pub(crate) message: String,
+}
+
+impl Question {
+    /// The answer of `set`.
+    ///
+    /// # Errors
+    /// Why the question cannot be asked.
+    pub(crate) fn ask(&self, set: &PolicySet) -> Result<Answer, String> {
+        self.with(set, |set, principal, target, facts| {
+            Answer::from(set.engine.decide(principal, target, facts))
+        })
+    }
+
+    /// Whether `set` lets the caller see it in lists.
+    ///
+    /// # Errors
+    /// Why the question cannot be asked.
+    pub(crate) fn is_listed(&self, set: &PolicySet) -> Result<bool, String> {
+        self.with(set, |set, principal, target, facts| set.engine.visible(principal, target, facts))
+    }
+
+    fn with<T>(
+        &self,
+        set: &PolicySet,
+        ask: impl FnOnce(&PolicySet, &Principal, &Target<'_>, &RequestFacts<'_>) -> T,
+    ) -> Result<T, String> {
+        let (principal, scopes) = match &self.who {
+            Who::Anonymous => (set.engine.anonymous(), &[][..]),
+            Who::Token(token) => {
+                let caller = token.caller(set);
+                let principal = set.engine.principal(&caller).map_err(|error| error.to_string())?;
+                (principal, &token.scopes[..])
+            }
+        };
+        let server = &*self.server;
+        let target = match &self.what {
+            What::Connect => Target::Server(server, ServerAction::Connect),
+            What::SetLogLevel => Target::Server(server, ServerAction::SetLogLevel),
+            What::Tool { name, arguments } => Target::Tool { server, name, arguments },
+            What::Prompt(name) => Target::Prompt { server, name },
+            What::Resource(uri) => Target::Resource { server, uri },
+        };
+        let request = &self.request;
+        let facts = RequestFacts {
+            time_ms: milliseconds(request.time.as_deref().unwrap_or(DEFAULT_TIME))?,
+            scopes,
+            source_ip: request.source_ip.as_deref(),
+            session: request.session.as_deref(),
+            client_name: request.client_name.as_deref(),
+            token_age_seconds: request.token_age_seconds,
+            protocol_version: request.protocol_version.as_deref(),
+        };
+        Ok(ask(set, &principal, &target, &facts))
+    }
+
+    /// The Cedar action that `set` has for it, without its namespace and type.
+    pub(crate) fn action(&self, set: &PolicySet) -> String {
+        match &self.what {
+            What::Connect => "connect".to_owned(),
+            What::SetLogLevel => "set_log_level".to_owned(),
+            What::Prompt(_) => "get_prompt".to_owned(),
+            What::Resource(_) => "read_resource".to_owned(),
+            What::Tool { name, .. } if set.is_typed(&self.server, name) => {
+                format!("{}/{name}", self.server)
+            }
+            What::Tool { .. } => "call_tool".to_owned(),
+        }
+    }
+
+    /// Type and id of the Cedar resource.
+    pub(crate) fn resource(&self) -> (&'static str, String) {
+        match &self.what {
+            What::Connect | What::SetLogLevel => ("MCP::Server", self.server.clone()),
+            What::Tool { name, .. } => ("MCP::Tool", format!("{}/{name}", self.server)),
+            What::Prompt(name) => ("MCP::Prompt", format!("{}/{name}", self.server)),
+            What::Resource(uri) => ("MCP::Resource", format!("{}/{uri}", self.server)),
+        }
+    }
+
+    /// Type and id of the Cedar principal.
+    pub(crate) fn principal(&self) -> (&'static str, &str) {
+        match &self.who {
+            Who::Anonymous => ("MCP::Anonymous", "anonymous"),
+            Who::Token(token) => ("MCP::User", &token.subject),
+        }
+    }
+}
+
+impl TokenFields {
+    fn caller(&self, set: &PolicySet) -> Caller {
+        let text = |value: &Value| match value {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        };
+        let issuer = self.issuer.as_ref().or(set.issuer.as_ref());
+        Caller {
+            id: self.subject.clone(),
+            issuer: issuer.map_or(DEFAULT_ISSUER, String::as_str).to_owned(),
+            client: self.client.clone(),
+            groups: self.groups.clone(),
+            roles: self.roles.clone(),
+            claims: self
+                .claims
+                .iter()
+                .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
+                .collect(),
+        }
+    }
+}
+
+impl From<Decision> for Answer {
+    fn from(decision: Decision) -> Self {
+        let (outcome, advice, message) = match decision.outcome {
+            Outcome::Permit => (Word::Permit, Vec::new(), None),
+            Outcome::Deny(Refusal::Invisible) => (Word::Invisible, Vec::new(), None),
+            Outcome::Deny(Refusal::Arguments { advice }) => (Word::Refused, advice, None),
+            Outcome::Deny(Refusal::InvalidArguments(message)) => {
+                (Word::Invalid, Vec::new(), Some(message))
+            }
+            Outcome::Deny(Refusal::Error(_)) => (Word::Error, Vec::new(), None),
+        };
+        let erred = |error: toolgate_policy::PolicyError| Erred {
+            policy: error.policy.map(|policy| policy.to_string()),
+            message: error.message,
+        };
+        Self {
+            outcome,
+            policies: decision.policies.iter().map(ToString::to_string).collect(),
+            advice,
+            message,
+            errors: decision.errors.into_iter().map(erred).collect(),
+        }
+    }
+}
+
+/// Milliseconds since the epoch of an RFC 3339 time, or of a date alone: its midnight in UTC.
+pub(crate) fn milliseconds(text: &str) -> Result<i64, String> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.timestamp_millis());
+    }
+    // Cedar writes offsets without a colon.
+    if let Ok(time) = DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z") {
+        return Ok(time.timestamp_millis());
+    }
+    match text.parse::<NaiveDate>() {
+        Ok(date) => Ok(date.and_time(NaiveTime::MIN).and_utc().timestamp_millis()),
+        Err(_) => Err(format!("{text:?} is not an RFC 3339 time, e.g. {DEFAULT_TIME}")),
+    }
+}
