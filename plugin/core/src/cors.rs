@@ -24,9 +24,7 @@ const PREFLIGHT_SECONDS: &str = "600";
 /// # Errors
 /// A 403 [`Denial`] for an origin that is not among `allowed`.
 pub(crate) fn origin(headers: &Headers, allowed: &[String]) -> Result<Option<String>, Denial> {
-    let origin =
-        headers.single("origin").map_err(|error| Denial::new(Reason::Header, error.to_string()))?;
-    match origin {
+    match headers.single("origin")? {
         None => Ok(None),
         Some(origin) if allowed.iter().any(|allowed| allowed == origin) => {
             Ok(Some(origin.to_owned()))

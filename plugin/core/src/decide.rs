@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use toolgate_policy::{Decision, Outcome, Refusal, RequestFacts, ServerAction, Target};
 use toolgate_protocol::json::Json;
-use toolgate_protocol::mcp::{Era, Operation, listen_uris};
+use toolgate_protocol::mcp::{Era, Operation, Subscriptions};
 
 use crate::audit::{AuditRecord, digest};
 use crate::config::ArgumentsAudit;
@@ -94,7 +94,12 @@ impl Gateway {
             }
             Some(Operation::Listen { params }) => {
                 self.permit(asked, &connect, now, audit, unknown_server)?;
-                for uri in listen_uris(params).unwrap_or_default() {
+                let Subscriptions { uris, tasks } =
+                    Subscriptions::read(params).map_err(Denial::from)?;
+                if !tasks.is_empty() {
+                    self.permit_tasks(asked, now, audit)?;
+                }
+                for uri in uris {
                     audit.resource = Some(shortened(uri));
                     let target = Target::Resource { server: name, uri };
                     self.permit(asked, &target, now, audit, || {
@@ -108,7 +113,8 @@ impl Gateway {
                     Denial::new(Reason::NotPermitted, "you are not permitted to set the log level")
                 })?;
             }
-            Some(Operation::Connect | Operation::List(_) | Operation::Task { .. }) | None => {
+            Some(Operation::Task { .. }) => self.permit_tasks(asked, now, audit)?,
+            Some(Operation::Connect | Operation::List(_)) | None => {
                 self.permit(asked, &connect, now, audit, unknown_server)?;
             }
         }
@@ -123,6 +129,21 @@ impl Gateway {
     /// Whether policy lets the caller of `asked` see this in a list.
     pub(crate) fn visible(&self, asked: &Asked, target: &Target<'_>, now: Timestamp) -> bool {
         self.policy.visible(&asked.head.caller.principal, target, &request_facts(asked, now))
+    }
+
+    fn permit_tasks(
+        &self,
+        asked: &Asked,
+        now: Timestamp,
+        audit: &mut AuditRecord,
+    ) -> Result<(), Denial> {
+        let target = Target::Server(&asked.head.server, ServerAction::UseTasks);
+        self.permit(asked, &target, now, audit, || {
+            Denial::new(
+                Reason::NotPermitted,
+                "you are not permitted to use the tasks of this server",
+            )
+        })
     }
 
     /// Asks policy. `hidden` is the answer that the caller gets for what does not exist.

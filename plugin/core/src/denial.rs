@@ -7,8 +7,10 @@
 //! the model; a bare 4xx would be read as a broken transport.
 
 use crate::cors;
-use toolgate_protocol::json::{Json, Object};
-use toolgate_protocol::jsonrpc::{Id, error_response};
+use toolgate_protocol::headers::HeaderError;
+use toolgate_protocol::json::{Json, JsonFault, Object};
+use toolgate_protocol::jsonrpc::{Id, MessageFault, error_response};
+use toolgate_protocol::mcp::McpError;
 
 /// Why the gateway refuses. The audit record holds [`Reason::as_str`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,24 +23,34 @@ pub enum Reason {
     HttpMethod,
     /// A web page of an origin that is not configured asks.
     Origin,
-    /// A header is repeated, not plain text or contradicts the body.
+    /// A header that must be single is not.
+    RepeatedHeader,
+    /// A header is not plain text, or not of its form.
     Header,
     /// The headers of a 2026-07-28 request contradict its body.
     HeaderMismatch,
     /// A protocol version that does not exist.
     ProtocolVersion,
-    /// The body is not `application/json` without encoding.
+    /// The body is not `application/json` in UTF-8.
     ContentType,
+    /// The body is compressed or otherwise encoded.
+    ContentEncoding,
     /// The body is larger than the limit.
     BodyTooLarge,
-    /// The body is not strict JSON.
-    InvalidJson,
-    /// The body is not a JSON-RPC message.
-    InvalidMessage,
+    /// There is a body where none may be, or trailers after it.
+    UnexpectedBody,
+    /// The body is not strict JSON, for this reason.
+    Json(JsonFault),
+    /// The body is not a JSON-RPC message, for this reason.
+    Message(MessageFault),
     /// The method does not exist in this era.
     UnknownMethod,
-    /// Parameters are missing, mistyped or ambiguous.
+    /// Parameters are missing or mistyped.
     InvalidParams,
+    /// What names the object of a request is no text.
+    InvalidName,
+    /// A parameter only looks like one that is known.
+    LookAlikeParam,
     /// No access token was sent.
     NoToken,
     /// The token is not valid here.
@@ -79,15 +91,20 @@ impl Reason {
             Self::UnknownServer => ("unknown_server", 404, 404),
             Self::HttpMethod => ("http_method", 405, 405),
             Self::Origin => ("origin", 403, 403),
+            Self::RepeatedHeader => ("repeated_header", 400, -32600),
             Self::Header => ("header", 400, -32600),
             Self::HeaderMismatch => ("header_mismatch", 400, -32020),
             Self::ProtocolVersion => ("protocol_version", 400, -32022),
             Self::ContentType => ("content_type", 415, 415),
+            Self::ContentEncoding => ("content_encoding", 415, 415),
             Self::BodyTooLarge => ("body_too_large", 413, 413),
-            Self::InvalidJson => ("invalid_json", 400, -32700),
-            Self::InvalidMessage => ("invalid_message", 400, -32600),
+            Self::UnexpectedBody => ("unexpected_body", 400, -32600),
+            Self::Json(fault) => (json_word(fault), 400, -32700),
+            Self::Message(fault) => (message_word(fault), 400, -32600),
             Self::UnknownMethod => ("unknown_method", 200, -32601),
             Self::InvalidParams => ("invalid_params", 200, -32602),
+            Self::InvalidName => ("invalid_name", 200, -32602),
+            Self::LookAlikeParam => ("look_alike_key", 200, -32602),
             Self::NoToken => ("no_token", 401, 401),
             Self::InvalidToken => ("invalid_token", 401, 401),
             Self::ExpiredToken => ("expired_token", 401, 401),
@@ -110,6 +127,53 @@ impl Reason {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.row().0
+    }
+}
+
+fn json_word(fault: JsonFault) -> &'static str {
+    match fault {
+        JsonFault::Syntax => "invalid_json",
+        JsonFault::ByteOrderMark => "byte_order_mark",
+        JsonFault::NotUtf8 => "not_utf8",
+        JsonFault::LoneSurrogate => "lone_surrogate",
+        JsonFault::DuplicateKey => "duplicate_key",
+        JsonFault::UnsafeNumber => "unsafe_number",
+        JsonFault::TooDeep => "too_deep",
+    }
+}
+
+fn message_word(fault: MessageFault) -> &'static str {
+    match fault {
+        MessageFault::Envelope => "invalid_message",
+        MessageFault::Batch => "batch",
+        MessageFault::Id => "invalid_id",
+        MessageFault::Method => "invalid_method",
+        MessageFault::LookAlike => "look_alike_key",
+        MessageFault::UnknownMember => "unknown_member",
+    }
+}
+
+/// A header that cannot be read.
+impl From<HeaderError> for Denial {
+    fn from(error: HeaderError) -> Self {
+        let reason = match error {
+            HeaderError::Repeated(_) => Reason::RepeatedHeader,
+            HeaderError::NotAscii(_) | HeaderError::BadEncoding(_) => Reason::Header,
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+/// A message that is no acceptable MCP.
+impl From<McpError> for Denial {
+    fn from(error: McpError) -> Self {
+        let reason = match &error {
+            McpError::UnknownMethod(..) => Reason::UnknownMethod,
+            McpError::InvalidParams(_) => Reason::InvalidParams,
+            McpError::InvalidName(_) => Reason::InvalidName,
+            McpError::LookAlike(_) => Reason::LookAlikeParam,
+        };
+        Self::new(reason, error.to_string())
     }
 }
 

@@ -220,7 +220,7 @@ impl Phase {
             }
             (Self::ExpectRequestBody { .. }, Event::RequestTrailers) => {
                 let message = "requests with trailers are not accepted";
-                step.deny(Denial::new(Reason::InvalidMessage, message).with_status(400), None)
+                step.deny(Denial::new(Reason::UnexpectedBody, message), None)
             }
             (
                 Self::ExpectFacts { asked, mut facts, call, need, rounds, since },

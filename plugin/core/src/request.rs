@@ -51,6 +51,8 @@ pub(crate) struct Asked {
     pub(crate) head: Head,
     pub(crate) message: Option<Message>,
     pub(crate) era: Era,
+    /// The revision the client says; legacy clients up to 2025-03-26 say none.
+    pub(crate) revision: Option<Version>,
     /// The message as it goes on: the parsed one, serialised again. Taken when it is sent.
     pub(crate) body: Vec<u8>,
     /// Its length in bytes.
@@ -69,9 +71,7 @@ impl Gateway {
         now: Timestamp,
         audit: &mut AuditRecord,
     ) -> Result<Head, Denial> {
-        let header = |name: &str| {
-            headers.single(name).map_err(|error| Denial::new(Reason::Header, error.to_string()))
-        };
+        let header = |name: &str| headers.single(name).map_err(Denial::from);
         let path = header(":path")?.unwrap_or_default();
         let path = path.split_once('?').map_or(path, |(path, _)| path);
         let name = path.strip_prefix(ENDPOINTS).map(|name| name.strip_suffix('/').unwrap_or(name));
@@ -139,15 +139,15 @@ impl Asked {
                 [] => Ok(Self::without_message(head)),
                 _ => {
                     let message = "this request must not have a body";
-                    Err((Denial::new(Reason::InvalidMessage, message), None))
+                    Err((Denial::new(Reason::UnexpectedBody, message), None))
                 }
             };
         }
         let message = Message::parse(body).map_err(|error| {
             audit.jsonrpc_id = error.id().map(ToString::to_string);
             let reason = match &error {
-                MessageError::Json(_) => Reason::InvalidJson,
-                MessageError::Invalid { .. } => Reason::InvalidMessage,
+                MessageError::Json(error) => Reason::Json(error.fault()),
+                MessageError::Invalid { fault, .. } => Reason::Message(*fault),
             };
             (Denial::new(reason, error.to_string()), error.id().cloned())
         })?;
@@ -169,13 +169,21 @@ impl Asked {
             check_mirrors(&head.headers, &message)?;
         }
         let body = message.to_bytes();
-        let asked = Self { head, message: Some(message), era, body_length: body.len(), body };
+        let asked = Self {
+            head,
+            message: Some(message),
+            era,
+            revision: version,
+            body_length: body.len(),
+            body,
+        };
         asked.operation()?;
         Ok(asked)
     }
 
     fn without_message(head: Head) -> Self {
-        Self { head, message: None, era: Era::Legacy, body: Vec::new(), body_length: 0 }
+        let era = Era::Legacy;
+        Self { head, message: None, era, revision: None, body: Vec::new(), body_length: 0 }
     }
 
     /// What is asked for; `None` for the requests without a message.
@@ -184,12 +192,11 @@ impl Asked {
     /// A [`Denial`] when the message is no acceptable MCP of its era.
     pub(crate) fn operation(&self) -> Result<Option<Operation<'_>>, Denial> {
         let Some(message) = &self.message else { return Ok(None) };
-        mcp::operation(message, self.era).map(Some).map_err(|error| match error {
+        mcp::operation(message, self.revision).map(Some).map_err(|error| match error {
             McpError::UnknownMethod(..) if self.era == Era::Modern => {
-                Denial::new(Reason::UnknownMethod, error.to_string()).with_status(404)
+                Denial::from(error).with_status(404)
             }
-            McpError::UnknownMethod(..) => Denial::new(Reason::UnknownMethod, error.to_string()),
-            McpError::InvalidParams(_) => Denial::new(Reason::InvalidParams, error.to_string()),
+            error => error.into(),
         })
     }
 
@@ -215,9 +222,7 @@ fn http_method_refused(allowed: &str) -> Denial {
 }
 
 fn check_body_headers(headers: &Headers, most: usize) -> Result<(), Denial> {
-    let header = |name: &str| {
-        headers.single(name).map_err(|error| Denial::new(Reason::Header, error.to_string()))
-    };
+    let header = |name: &str| headers.single(name).map_err(Denial::from);
     let content_type = header("content-type")?.unwrap_or_default();
     let mut parts = content_type.split(';').map(str::trim);
     let is_json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
@@ -235,7 +240,7 @@ fn check_body_headers(headers: &Headers, most: usize) -> Result<(), Denial> {
         .is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"))
     {
         let message = "the body must not be encoded: send it without Content-Encoding";
-        return Err(Denial::new(Reason::ContentType, message));
+        return Err(Denial::new(Reason::ContentEncoding, message));
     }
     let length = header("content-length")?.map(str::parse::<usize>);
     if length.is_some_and(|length| length.map_or(true, |length| length > most)) {
@@ -259,8 +264,7 @@ pub(crate) fn body_withheld(setting: &str) -> Denial {
 /// The era a message belongs to. What header and body say of it must agree, since servers look at
 /// one or the other.
 fn era(head: &Head, message: &Message) -> Result<(Era, Option<Version>), Denial> {
-    let invalid =
-        |error: McpError| Denial::new(Reason::InvalidParams, error.to_string()).with_status(400);
+    let invalid = |error: McpError| Denial::from(error).with_status(400);
     let said = head.version.as_deref();
     let claimed = mcp::claimed_version(message).map_err(invalid)?;
     if let Some(claimed) = claimed.filter(|_| said != claimed) {

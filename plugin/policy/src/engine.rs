@@ -213,6 +213,7 @@ impl PolicyEngine {
         let id = match target {
             Target::Server(_, ServerAction::Connect) => "connect",
             Target::Server(_, ServerAction::SetLogLevel) => "set_log_level",
+            Target::Server(_, ServerAction::UseTasks) => "use_tasks",
             Target::Prompt { .. } => "get_prompt",
             Target::Resource { .. } => "read_resource",
             Target::Tool { .. } => {

@@ -43,6 +43,8 @@ pub enum ServerAction {
     Connect,
     /// Setting the level of its log messages.
     SetLogLevel,
+    /// Asking for, changing, ending or listing tasks.
+    UseTasks,
 }
 
 /// What is known of a request whatever it asks for: `context.request`.

@@ -5,11 +5,16 @@
 //! that a double cannot hold exactly, nesting over [`MAX_DEPTH`], a byte order mark, lone
 //! surrogates, invalid UTF-8. Not here: what the members of a message mean (`jsonrpc`, `mcp`).
 
+mod error;
+
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
+pub use error::{JsonError, JsonFault};
 
 /// Deepest nesting of arrays and objects that is accepted. Cedar's own stack guard is off on
 /// WebAssembly, so the bound must be set before values reach it.
@@ -44,11 +49,6 @@ pub enum Json {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Object(Vec<(String, Json)>);
 
-/// Why bytes are not one strict JSON document. `Display` names the position.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct JsonError(String);
-
 impl Json {
     /// Reads exactly one strict JSON document.
     ///
@@ -56,12 +56,12 @@ impl Json {
     /// [`JsonError`] with line and column when the bytes are not JSON, or are JSON that parsers
     /// read differently (see the module description).
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
+        let fault = Cell::new(None);
         let mut reader = serde_json::Deserializer::from_slice(bytes);
-        let value = Seed { depth: 0 }
+        Seed { depth: 0, fault: &fault }
             .deserialize(&mut reader)
-            .map_err(|error| JsonError(error.to_string()))?;
-        reader.end().map_err(|error| JsonError(error.to_string()))?;
-        Ok(value)
+            .and_then(|value| reader.end().map(|()| value))
+            .map_err(|error| JsonError::new(&error, fault.get(), bytes))
     }
 
     /// The bytes of this value without insignificant white space.
@@ -274,20 +274,37 @@ impl Serialize for Object {
 
 /// Deserialises a value that lies `depth` containers deep.
 #[derive(Clone, Copy)]
-struct Seed {
+struct Seed<'a> {
     depth: usize,
+    /// The rule of this module that stopped the parser.
+    fault: &'a Cell<Option<JsonFault>>,
 }
 
-impl Seed {
+impl Seed<'_> {
     fn deeper<E: de::Error>(self) -> Result<Self, E> {
         if self.depth >= MAX_DEPTH {
-            return Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")));
+            let message = format_args!("nested deeper than {MAX_DEPTH} levels");
+            return Err(self.refuse(JsonFault::TooDeep, message));
         }
-        Ok(Self { depth: self.depth + 1 })
+        Ok(Self { depth: self.depth + 1, ..self })
+    }
+
+    fn refuse<E: de::Error>(self, fault: JsonFault, message: impl fmt::Display) -> E {
+        self.fault.set(Some(fault));
+        E::custom(message)
+    }
+
+    fn unsafe_number<E: de::Error>(self, number: impl fmt::Display) -> E {
+        self.refuse(
+            JsonFault::UnsafeNumber,
+            format_args!(
+                "number {number} is beyond ±(2^53 - 1), where parsers disagree; send it as a string"
+            ),
+        )
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Seed {
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Json;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
@@ -295,7 +312,7 @@ impl<'de> DeserializeSeed<'de> for Seed {
     }
 }
 
-impl<'de> Visitor<'de> for Seed {
+impl<'de> Visitor<'de> for Seed<'_> {
     type Value = Json;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -313,7 +330,7 @@ impl<'de> Visitor<'de> for Seed {
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<Json, E> {
         match i64::try_from(value) {
             Ok(integer) if value <= MAX_SAFE_INTEGER => Ok(Json::Integer(integer)),
-            _ => Err(unsafe_integer(value)),
+            _ => Err(self.unsafe_number(value)),
         }
     }
 
@@ -321,7 +338,7 @@ impl<'de> Visitor<'de> for Seed {
         if value.unsigned_abs() <= MAX_SAFE_INTEGER {
             Ok(Json::Integer(value))
         } else {
-            Err(unsafe_integer(value))
+            Err(self.unsafe_number(value))
         }
     }
 
@@ -361,17 +378,12 @@ impl<'de> Visitor<'de> for Seed {
         while let Some(key) = map.next_key::<String>()? {
             let value = map.next_value_seed(seed)?;
             if !object.insert_new(key, value, &mut seen) {
-                return Err(de::Error::custom("an object has the same key twice"));
+                let message = "an object has the same key twice";
+                return Err(self.refuse(JsonFault::DuplicateKey, message));
             }
         }
         Ok(Json::Object(object))
     }
-}
-
-fn unsafe_integer<E: de::Error>(value: impl fmt::Display) -> E {
-    E::custom(format_args!(
-        "integer {value} is beyond ±(2^53 - 1), where parsers disagree; send it as a string"
-    ))
 }
 
 #[cfg(test)]
@@ -384,6 +396,31 @@ mod tests {
     fn check_refused(text: &str, why: &str) {
         let error = Json::parse(text.as_bytes()).expect_err(text).to_string();
         assert!(error.contains(why), "{text}: {error}");
+    }
+
+    #[test]
+    fn every_rule_has_its_own_fault() {
+        let deep = "[".repeat(MAX_DEPTH + 1);
+        let utf16: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let cases: [(&[u8], JsonFault); 13] = [
+            (b"{", JsonFault::Syntax),
+            (b"\xef\xbb\xbf{}", JsonFault::ByteOrderMark),
+            (b"\xef\xbb\xbf{\"a\":1,\"a\":2}", JsonFault::ByteOrderMark),
+            (b"\"\xff\"", JsonFault::NotUtf8),
+            (b"\xff\xfe{\0}\0", JsonFault::NotUtf8),
+            (&utf16, JsonFault::NotUtf8),
+            (br#""\ud800""#, JsonFault::LoneSurrogate),
+            (br#""\ud800x""#, JsonFault::LoneSurrogate),
+            (br#""\udc00\ud800""#, JsonFault::LoneSurrogate),
+            (br#"{"a":1,"\u0061":2}"#, JsonFault::DuplicateKey),
+            (b"9007199254740992", JsonFault::UnsafeNumber),
+            (b"1e400", JsonFault::UnsafeNumber),
+            (deep.as_bytes(), JsonFault::TooDeep),
+        ];
+        for (bytes, fault) in cases {
+            let error = Json::parse(bytes).expect_err("not strict JSON");
+            assert_eq!(error.fault(), fault, "{error}: {}", String::from_utf8_lossy(bytes));
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! JSON-RPC 2.0 envelopes as MCP uses them: one request, notification or response per body.
+//! JSON-RPC 2.0 envelopes as MCP uses them: one request, notification or response per body, or in
+//! revision 2025-03-26 several.
 //!
 //! An envelope has the members the specification names and no others, spelled exactly so: a member
-//! that another parser might take for a known one is refused. Batches are refused here (MCP has
-//! them in revision 2025-03-26 only). What a method and its parameters mean is `mcp`'s.
+//! that another parser might take for a known one is refused. What a method and its parameters mean
+//! is `mcp`'s, and when a batch is acceptable the gateway's.
 
 use std::fmt;
 
@@ -11,7 +12,7 @@ use unicode_normalization::UnicodeNormalization;
 use crate::json::{Json, JsonError, Object};
 
 /// The identifier of a request: MCP allows integers and strings, never null.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Id {
     /// An integer identifier.
     Integer(i64),
@@ -48,6 +49,36 @@ pub enum Kind {
     },
 }
 
+/// What a body holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// One message.
+    Single(Message),
+    /// Several, in the array of a batch: at least one, at most [`MAX_BATCH`], no two requests with
+    /// the same id.
+    Batch(Vec<Message>),
+}
+
+/// Most messages in a batch.
+pub const MAX_BATCH: usize = 100;
+
+/// The rule that an envelope breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageFault {
+    /// It is no JSON-RPC 2.0 envelope.
+    Envelope,
+    /// It is an array where one message is expected, or an array that is no batch.
+    Batch,
+    /// `id` is null or no string or integer.
+    Id,
+    /// `method` is no string.
+    Method,
+    /// A member only looks like one that is known.
+    LookAlike,
+    /// A member is unknown.
+    UnknownMember,
+}
+
 /// Why a body is not one acceptable message, with the JSON-RPC error code that says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
@@ -57,6 +88,8 @@ pub enum MessageError {
     /// JSON, but not a message: code -32600.
     #[error("{reason}")]
     Invalid {
+        /// The rule that is broken.
+        fault: MessageFault,
         /// What is wrong and what would be right.
         reason: String,
         /// The id of the message, where one could be read.
@@ -91,6 +124,15 @@ impl Message {
     /// [`MessageError`] when the body is not strict JSON or not one JSON-RPC 2.0 message.
     pub fn parse(bytes: &[u8]) -> Result<Self, MessageError> {
         Self::try_from(Json::parse(bytes)?)
+    }
+
+    /// The id that an answer to this message repeats: that of a request.
+    #[must_use]
+    pub fn answer_id(&self) -> Option<&Id> {
+        match &self.kind {
+            Kind::Request { id, .. } => Some(id),
+            Kind::Notification { .. } | Kind::Response { .. } => None,
+        }
     }
 
     /// Which kind of message this is.
@@ -143,16 +185,51 @@ impl Message {
     }
 }
 
+impl Body {
+    /// Reads one message, or a batch of them.
+    ///
+    /// # Errors
+    /// [`MessageError`] when the body is not strict JSON, or a message of it is none.
+    pub fn parse(bytes: &[u8]) -> Result<Self, MessageError> {
+        let elements = match Json::parse(bytes)? {
+            Json::Array(elements) => elements,
+            single => return Message::try_from(single).map(Self::Single),
+        };
+        let refused =
+            |reason: String| MessageError::Invalid { fault: MessageFault::Batch, reason, id: None };
+        if elements.is_empty() || elements.len() > MAX_BATCH {
+            let count = elements.len();
+            return Err(refused(format!(
+                "a batch holds 1 to {MAX_BATCH} messages, and this one {count}"
+            )));
+        }
+        let messages: Vec<Message> =
+            elements.into_iter().map(Message::try_from).collect::<Result<_, _>>()?;
+        let mut ids: Vec<&Id> = messages.iter().filter_map(Message::answer_id).collect();
+        ids.sort_unstable();
+        if ids.windows(2).any(|pair| pair.first() == pair.last()) {
+            return Err(refused("two requests of a batch have the same id".into()));
+        }
+        Ok(Self::Batch(messages))
+    }
+}
+
 impl TryFrom<Json> for Message {
     type Error = MessageError;
 
     fn try_from(body: Json) -> Result<Self, MessageError> {
         let Some(object) = body.as_object() else {
-            let reason = match body {
-                Json::Array(_) => "batches are not accepted: send one message per request".into(),
-                other => format!("the body is {}, not a JSON-RPC object", other.kind()),
+            let (fault, reason) = match body {
+                Json::Array(_) => (
+                    MessageFault::Batch,
+                    "batches are not accepted: send one message per request".into(),
+                ),
+                other => (
+                    MessageFault::Envelope,
+                    format!("the body is {}, not a JSON-RPC object", other.kind()),
+                ),
             };
-            return Err(MessageError::Invalid { reason, id: None });
+            return Err(MessageError::Invalid { fault, reason, id: None });
         };
         let id = match object.get("id") {
             None => None,
@@ -160,25 +237,34 @@ impl TryFrom<Json> for Message {
             Some(Json::String(text)) => Some(Id::String(text.clone())),
             Some(other) => {
                 let reason = format!("`id` is {}; it must be a string or an integer", other.kind());
-                return Err(MessageError::Invalid { reason, id: None });
+                return Err(MessageError::Invalid { fault: MessageFault::Id, reason, id: None });
             }
         };
-        let kind =
-            read_kind(object, id.clone()).map_err(|reason| MessageError::Invalid { reason, id })?;
+        let kind = read_kind(object, id.clone())
+            .map_err(|(fault, reason)| MessageError::Invalid { fault, reason, id })?;
         Ok(Self { kind, body })
     }
 }
 
-fn read_kind(object: &Object, id: Option<Id>) -> Result<Kind, String> {
+fn read_kind(object: &Object, id: Option<Id>) -> Result<Kind, (MessageFault, String)> {
+    let envelope = |reason: String| (MessageFault::Envelope, reason);
+    if let Some(key) = look_alike(object, MEMBERS) {
+        let key = quoted(key);
+        return Err((
+            MessageFault::LookAlike,
+            format!("unknown member {key}: it only looks like one of {MEMBERS:?}"),
+        ));
+    }
     if object.get("jsonrpc").and_then(Json::as_str) != Some("2.0") {
-        return Err("`jsonrpc` must be the string \"2.0\"".into());
+        return Err(envelope("`jsonrpc` must be the string \"2.0\"".into()));
     }
     let (kind, allowed): (_, &[&str]) = match object.get("method") {
         Some(Json::String(method)) => {
             match object.get("params") {
                 None | Some(Json::Object(_)) => {}
                 Some(other) => {
-                    return Err(format!("`params` is {}; it must be an object", other.kind()));
+                    let kind = other.kind();
+                    return Err(envelope(format!("`params` is {kind}; it must be an object")));
                 }
             }
             let method = method.clone();
@@ -188,27 +274,41 @@ fn read_kind(object: &Object, id: Option<Id>) -> Result<Kind, String> {
             };
             (kind, &["jsonrpc", "id", "method", "params"])
         }
-        Some(other) => return Err(format!("`method` is {}; it must be a string", other.kind())),
+        Some(other) => {
+            let reason = format!("`method` is {}; it must be a string", other.kind());
+            return Err((MessageFault::Method, reason));
+        }
         None => match (object.get("result"), object.get("error")) {
             (Some(_), None) if id.is_some() => {
                 (Kind::Response { id }, &["jsonrpc", "id", "result"])
             }
             (None, Some(Json::Object(_))) => (Kind::Response { id }, &["jsonrpc", "id", "error"]),
-            (Some(_), Some(_)) => return Err("a response has `result` or `error`, not both".into()),
-            (Some(_), None) => return Err("a result needs the `id` of its request".into()),
-            (None, Some(other)) => {
-                return Err(format!("`error` is {}; it must be an object", other.kind()));
+            (Some(_), Some(_)) => {
+                return Err(envelope("a response has `result` or `error`, not both".into()));
             }
-            (None, None) => return Err("there is no `method`, `result` or `error`".into()),
+            (Some(_), None) => {
+                return Err(envelope("a result needs the `id` of its request".into()));
+            }
+            (None, Some(other)) => {
+                let kind = other.kind();
+                return Err(envelope(format!("`error` is {kind}; it must be an object")));
+            }
+            (None, None) => {
+                return Err(envelope("there is no `method`, `result` or `error`".into()));
+            }
         },
     };
     match object.iter().find(|(key, _)| !allowed.contains(key)) {
-        Some((key, _)) => {
-            Err(format!("unknown member {}: the envelope has only {allowed:?}", quoted(key)))
-        }
+        Some((key, _)) => Err((
+            MessageFault::UnknownMember,
+            format!("unknown member {}: the envelope has only {allowed:?}", quoted(key)),
+        )),
         None => Ok(kind),
     }
 }
+
+/// The members of envelopes.
+const MEMBERS: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
 
 /// A key of `object` that is not one of `known` but that a lax parser could read as one of them.
 ///
@@ -218,8 +318,13 @@ fn read_kind(object: &Object, id: Option<Id>) -> Result<Kind, String> {
 pub fn look_alike<'a>(object: &'a Object, known: &[&str]) -> Option<&'a str> {
     object.iter().map(|(key, _)| key).find(|key| {
         !known.contains(key) && {
-            let folded = fold(key);
-            known.iter().any(|name| fold(name) == folded)
+            // Known keys are ASCII, and so are nearly all keys: folding is then a comparison.
+            if key.bytes().all(|byte| byte.is_ascii() && byte != 0) {
+                known.iter().any(|name| name.eq_ignore_ascii_case(key))
+            } else {
+                let folded = fold(key);
+                known.iter().any(|name| name.eq_ignore_ascii_case(&folded))
+            }
         }
     })
 }
@@ -325,6 +430,25 @@ mod tests {
         }
         let honest: Object = [("name", Json::Null), ("names", Json::Null)].into_iter().collect();
         assert_eq!(look_alike(&honest, &["name", "arguments"]), None);
+    }
+
+    #[test]
+    fn a_batch_holds_messages_and_each_id_once() {
+        let request = |id: usize| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+        let batch = |count: usize| {
+            let requests: Vec<String> = (0..count).map(request).collect();
+            Body::parse(format!("[{}]", requests.join(",")).as_bytes())
+        };
+        assert!(matches!(batch(2), Ok(Body::Batch(messages)) if messages.len() == 2));
+        assert!(batch(MAX_BATCH).is_ok());
+        let is_fault = |parsed: Result<Body, MessageError>, expected: MessageFault| matches!(parsed, Err(MessageError::Invalid { fault, .. }) if fault == expected);
+        assert!(is_fault(batch(MAX_BATCH + 1), MessageFault::Batch));
+        assert!(is_fault(batch(0), MessageFault::Batch));
+        let twice = format!("[{0},{0}]", request(1));
+        assert!(is_fault(Body::parse(twice.as_bytes()), MessageFault::Batch));
+        let nested = format!("[[{}]]", request(1));
+        assert!(is_fault(Body::parse(nested.as_bytes()), MessageFault::Batch));
+        assert!(is_fault(Body::parse(b"[7]"), MessageFault::Envelope));
     }
 
     #[test]

@@ -127,6 +127,9 @@ pub struct RequestScript {
     /// A body, literally.
     #[serde(default)]
     pub text: Option<String>,
+    /// A body in hexadecimal digits, white space between them.
+    #[serde(default)]
+    pub hex: Option<String>,
     /// A body of this many bytes.
     #[serde(default)]
     pub bytes: Option<usize>,
@@ -218,12 +221,12 @@ impl RequestScript {
     /// The body, when there is one.
     #[must_use]
     pub fn body(&self) -> Option<Vec<u8>> {
-        match (&self.json, &self.text, self.bytes) {
-            (Some(json), ..) => Some(json.to_string().into_bytes()),
-            (_, Some(text), _) => Some(text.clone().into_bytes()),
-            (.., Some(bytes)) => Some(vec![b' '; bytes]),
-            _ => None,
+        if let Some(json) = &self.json {
+            return Some(json.to_string().into_bytes());
         }
+        let text = self.text.as_ref().map(|text| text.clone().into_bytes());
+        let hex = || self.hex.as_deref().map(unhex);
+        text.or_else(hex).or_else(|| self.bytes.map(|bytes| vec![b' '; bytes]))
     }
 
     /// The body in its pieces.
@@ -264,6 +267,11 @@ pub fn read_all(folder: &Path) -> Result<Vec<Scenario>, String> {
         }
     }
     Ok(scenarios)
+}
+
+/// The bytes of hexadecimal digits; a word that is no two digits is left out.
+fn unhex(text: &str) -> Vec<u8> {
+    text.split_whitespace().filter_map(|word| u8::from_str_radix(word, 16).ok()).collect()
 }
 
 fn post() -> String {

@@ -195,7 +195,8 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
         return stream(&[notification, replayed]);
     }
     let message: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
-    let Some(id) = message.get("id") else {
+    // Notifications, and answers to questions of the server's own.
+    let (Some(id), Some(_)) = (message.get("id"), message.get("method")) else {
         return Answer::Reply(Reply { status: 202, ..Reply::default() });
     };
     let params = message.get("params").cloned().unwrap_or_default();

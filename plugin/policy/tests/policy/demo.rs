@@ -44,6 +44,8 @@ fn the_table_of_the_readme_holds() {
         (Target::Prompt { server: "everything", name: "simple-prompt" }, everybody),
         (Target::Resource { server: "everything", uri: "demo://resource/1" }, everybody),
         (Target::Server("everything", ServerAction::SetLogLevel), everybody),
+        (Target::Server("everything", ServerAction::UseTasks), everybody),
+        (Target::Server("billing", ServerAction::UseTasks), nobody),
         (Target::Server("billing", ServerAction::Connect), finance),
         (Target::Server("billing", ServerAction::SetLogLevel), nobody),
         (tool("billing", "list_invoices"), finance),
