@@ -87,6 +87,7 @@ fn name_at(module: &[u8], export: u64, name: &str) -> Option<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn module(text: &str) -> Vec<u8> {

@@ -8,6 +8,7 @@
 pub mod configuration;
 pub mod envoy;
 pub mod host;
+pub mod kong_felt;
 pub mod kong_log;
 pub mod kong_meta;
 pub mod kong_proxy;

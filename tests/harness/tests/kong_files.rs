@@ -29,7 +29,9 @@ fn the_meta_file_is_made_from_the_types() {
     let committed = repository::read("kong/toolgate.meta.json").unwrap();
     assert!(
         committed == kong_meta::text(),
-        "cargo run -p toolgate-harness --bin kong-meta > kong/toolgate.meta.json"
+        "the configuration's types have changed; run this and commit the result:\n\
+         cargo run --locked -q -p toolgate-harness --bin kong-meta >target/meta.json && \
+         mv target/meta.json kong/toolgate.meta.json"
     );
 }
 

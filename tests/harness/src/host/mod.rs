@@ -38,7 +38,7 @@ pub use self::http::{
     CallOutcome, Client, ClientCertificate, ClientChunk, ClientTls, ExchangeId, Headers,
     HttpRequest, LocalReply, LogLevel, LogLine, Observed, PendingCall, Step, UpstreamRequest,
 };
-pub use self::settings::{EnvoyRules, KongRules, Profile, Settings};
+pub use self::settings::{EnvoyRules, KongRules, Profile, Settings, WITHOUT};
 pub use self::shared::SharedData;
 
 use self::run::Called;

@@ -6,6 +6,21 @@ use std::collections::BTreeSet;
 
 use super::shared::SharedData;
 
+/// The variable that names one rule of Kong to switch off in every test: what fails then shows where the
+/// plugin feels the rule (`kong-felt`).
+pub const WITHOUT: &str = "KONG_WITHOUT_RULE";
+
+/// Every rule of Kong, or all but one.
+#[expect(clippy::panic, reason = "a test must not pass because of a misspelt name")]
+fn without_one(name: Option<&str>) -> KongRules {
+    match name {
+        None => KongRules::default(),
+        Some(name) => {
+            KongRules::all_but(name).unwrap_or_else(|| panic!("{WITHOUT}: there is no rule {name}"))
+        }
+    }
+}
+
 /// The proxy that the host imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
@@ -49,7 +64,7 @@ impl Settings {
         Self {
             profile,
             envoy: EnvoyRules::default(),
-            kong: KongRules::default(),
+            kong: without_one(std::env::var(WITHOUT).ok().as_deref()),
             clusters: None,
             buffer_limit: 1 << 20,
             client_body_buffer: 8 << 10,
