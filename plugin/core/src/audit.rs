@@ -187,7 +187,8 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes), 32)
 }
 
-fn hex(bytes: &[u8], most: usize) -> String {
+/// At most this many bytes in hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8], most: usize) -> String {
     use std::fmt::Write as _;
     bytes.iter().take(most).fold(String::with_capacity(most * 2), |mut text, byte| {
         let _infallible = write!(text, "{byte:02x}");

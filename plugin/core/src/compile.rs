@@ -17,7 +17,7 @@ use crate::cors;
 use crate::credentials::{Credential, Fetched, KvCredential, Login, Vault};
 use crate::event::Timestamp;
 use crate::gateway::{Gateway, Injection, Server};
-use crate::identity::Identity;
+use crate::identity::{Identity, RequiredScopes};
 use crate::secret::{Secret, SecretSource};
 use crate::session::{MOST_KEYS, SHORTEST_KEY, SessionKeys, Sessions};
 use crate::shape;
@@ -133,7 +133,12 @@ impl Compiler<'_> {
             .collect();
         let sessions = self.sessions(config.sessions);
         let accepts_anonymous = config.identity.anonymous;
-        let identity = Identity::compile(config.identity, limits.token_bytes, &mut self.problems);
+        let identity = Identity::compile(
+            config.identity,
+            &server_names,
+            limits.token_bytes,
+            &mut self.problems,
+        );
         let policy = match PolicyEngine::compile(&config.policy, &server_names) {
             Ok(policy) => policy,
             Err(problems) => {
@@ -209,6 +214,8 @@ impl Compiler<'_> {
         }
         let credential =
             config.credential.and_then(|injection| self.injection(&path, injection, credentials));
+        let scopes =
+            RequiredScopes::compile(config.scopes, &format!("{path}.scopes"), &mut self.problems);
         let cluster: Rc<str> = config.cluster.into();
         Server {
             authority: config.authority.map_or_else(|| Rc::clone(&cluster), Into::into),
@@ -217,6 +224,7 @@ impl Compiler<'_> {
             path: config.path.into(),
             credential,
             forward_headers: config.forward_headers,
+            scopes,
         }
     }
 

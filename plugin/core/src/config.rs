@@ -10,8 +10,10 @@ use toolgate_policy::PolicyConfig;
 
 use crate::secret::SecretSource;
 
+mod identity;
 mod sessions;
 
+pub use identity::{ClaimsConfig, DeniedConfig, IdentityConfig, IssuerConfig, ScopesConfig};
 pub use sessions::SessionsConfig;
 
 /// The whole configuration.
@@ -65,6 +67,9 @@ pub struct ServerConfig {
     /// The credential this server wants.
     #[serde(default)]
     pub credential: Option<InjectionConfig>,
+    /// Scopes that its requests need.
+    #[serde(default)]
+    pub scopes: ScopesConfig,
     /// Further request headers of the client that go on to this server, in lower case.
     #[serde(default)]
     pub forward_headers: Vec<String>,
@@ -105,57 +110,6 @@ pub struct InjectionConfig {
     /// Its value, `{}` standing for the secret: `Bearer {}`.
     #[serde(default = "default_format")]
     pub format: String,
-}
-
-/// Who may vouch for callers.
-#[derive(Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct IdentityConfig {
-    /// Token issuers.
-    #[serde(default)]
-    pub issuers: Vec<IssuerConfig>,
-    /// Whether requests without a token are decided on as `MCP::Anonymous`; otherwise they get 401.
-    #[serde(default)]
-    pub anonymous: bool,
-    /// Largest difference in seconds between the issuer's clock and ours.
-    #[serde(default = "default_leeway")]
-    pub leeway_seconds: u64,
-}
-
-/// One issuer of access tokens (RFC 9068 JSON Web Tokens).
-#[derive(Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct IssuerConfig {
-    /// The exact `iss` of its tokens.
-    pub issuer: String,
-    /// Accepted `aud` values: one of them must be in the token.
-    pub audiences: Vec<String>,
-    /// Accepted signature algorithms, e.g. `["ES256"]`.
-    pub algorithms: Vec<String>,
-    /// Its public keys (RFC 7517).
-    pub jwks: serde_json::Value,
-    /// Where claims stand in its tokens.
-    #[serde(default)]
-    pub claims: ClaimsConfig,
-    /// Put before `sub` to name the principal. With several issuers each needs its own, so that none
-    /// can vouch for another's users.
-    #[serde(default)]
-    pub principal_prefix: String,
-}
-
-/// JSON pointers (RFC 6901) to the claims that become parts of the principal.
-#[derive(Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, default)]
-pub struct ClaimsConfig {
-    /// Groups: an array of strings.
-    pub groups: String,
-    /// Roles: an array of strings.
-    pub roles: String,
-    /// OAuth client; the first pointer that leads to a string.
-    pub client: Vec<String>,
 }
 
 /// A Vault or OpenBao cluster.
@@ -274,16 +228,6 @@ pub enum ArgumentsAudit {
     Full,
 }
 
-impl Default for ClaimsConfig {
-    fn default() -> Self {
-        Self {
-            groups: "/groups".into(),
-            roles: "/roles".into(),
-            client: vec!["/client_id".into(), "/azp".into()],
-        }
-    }
-}
-
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -307,10 +251,6 @@ fn default_path() -> String {
 
 fn default_format() -> String {
     "{}".into()
-}
-
-fn default_leeway() -> u64 {
-    30
 }
 
 fn default_vault_timeout() -> u64 {

@@ -59,6 +59,13 @@ pub(crate) fn preflight(headers: &Headers, origin: &str) -> Option<LocalReply> {
     Some(LocalReply { status: 204, headers, body: Vec::new() })
 }
 
+/// The answer to an `OPTIONS` request that no page sent (RFC 9110 section 9.3.7); `None` for others.
+pub(crate) fn options(headers: &Headers) -> Option<LocalReply> {
+    let is_options = headers.single(":method") == Ok(Some("OPTIONS"));
+    let headers = vec![("allow", "GET, POST, DELETE, OPTIONS".to_owned())];
+    is_options.then_some(LocalReply { status: 204, headers, body: Vec::new() })
+}
+
 /// What every answer to a page of `origin` says.
 pub(crate) fn fields(origin: &str) -> Vec<(&'static str, String)> {
     vec![

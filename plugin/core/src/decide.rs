@@ -16,6 +16,7 @@ use crate::credentials::{Credential, Fetched, Login, VaultError, VaultToken};
 use crate::denial::{Denial, Reason};
 use crate::event::{Timestamp, UpstreamRequest};
 use crate::gateway::{Gateway, Injection, Server};
+use crate::identity::AskedEndpoint;
 use crate::request::{Asked, no_arguments, unknown_server};
 use crate::upstream;
 
@@ -118,6 +119,10 @@ impl Gateway {
                 self.permit(asked, &connect, now, audit, unknown_server)?;
             }
         }
+        let endpoint =
+            AskedEndpoint { server: name, slash: asked.head.slash, scopes: Some(&server.scopes) };
+        let further = server.scopes.further(operation.as_ref());
+        self.identity.check_scopes(&asked.head.caller, endpoint, &further)?;
         let credential = self.credential(server, facts, now, audit)?;
         let credential = credential.as_ref().map(|(injection, fetched)| (*injection, &**fetched));
         let upstream = upstream::request(server, asked, credential);

@@ -57,6 +57,10 @@ pub enum Reason {
     InvalidToken,
     /// The token has expired.
     ExpiredToken,
+    /// An access token stands in the URL.
+    TokenInUrl,
+    /// The token lacks a scope that the request needs.
+    InsufficientScope,
     /// The session does not exist, or is another principal's or server's.
     UnknownSession,
     /// No policy lets the caller know of this tool, prompt or resource.
@@ -108,6 +112,8 @@ impl Reason {
             Self::NoToken => ("no_token", 401, 401),
             Self::InvalidToken => ("invalid_token", 401, 401),
             Self::ExpiredToken => ("expired_token", 401, 401),
+            Self::TokenInUrl => ("token_in_url", 400, 400),
+            Self::InsufficientScope => ("insufficient_scope", 403, 403),
             Self::UnknownSession => ("unknown_session", 404, 404),
             Self::NotVisible => ("not_visible", 200, -32602),
             Self::Arguments => ("arguments_refused", 200, 403),

@@ -182,6 +182,9 @@ impl Phase {
     fn step(self, event: Event<'_>, step: &mut Step<'_>) -> (Self, Flow) {
         match (self, event) {
             (Self::ExpectRequestHead, Event::RequestHead { headers, source, end }) => {
+                if let Some(reply) = step.metadata(&headers) {
+                    return reply;
+                }
                 match cors::origin(&headers, &step.gateway.origins) {
                     Err(denial) => return step.deny(denial, None),
                     Ok(origin) => *step.origin = origin,
@@ -402,6 +405,24 @@ impl Step<'_> {
         }
     }
 
+    /// Answers a client that asks where to log in, which needs no token and is for every page.
+    fn metadata(&mut self, headers: &Headers) -> Option<(Phase, Flow)> {
+        let gateway = self.gateway;
+        let scopes = |name: &str| gateway.servers.get(name).map(|server| &server.scopes);
+        let answer = gateway.identity.metadata(headers, scopes)?;
+        let method = headers.single(":method").ok().flatten().unwrap_or_default();
+        self.audit.mcp_method = Some(method.chars().take(16).collect());
+        self.audit.detail = Some("protected resource metadata".into());
+        Some(match answer {
+            Err(denial) => self.deny(denial, None),
+            Ok(reply) => {
+                self.audit.decision = Outcome::Allow;
+                self.out.push(Effect::Reply(reply));
+                (Phase::Replied, Flow::Hold)
+            }
+        })
+    }
+
     /// Shows the client the session id of its server in the form that only this client can use.
     fn seal_session(&self, asked: &Asked, headers: &Headers, edit: &mut Option<HeadEdit>) {
         const FIELD: &str = "mcp-session-id";
@@ -423,7 +444,10 @@ impl Step<'_> {
 
     /// Answers a browser that asks what a page may do, which needs no token.
     fn preflight(&mut self, headers: &Headers) -> Option<(Phase, Flow)> {
-        let reply = cors::preflight(headers, self.origin.as_deref()?)?;
+        let reply = match self.origin.as_deref() {
+            Some(origin) => cors::preflight(headers, origin)?,
+            None => cors::options(headers)?,
+        };
         self.audit.decision = Outcome::Allow;
         self.audit.mcp_method = Some("OPTIONS".into());
         self.out.push(Effect::Reply(reply));

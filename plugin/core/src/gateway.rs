@@ -9,7 +9,7 @@ use toolgate_policy::{PolicyEngine, Problem};
 
 use crate::config::{AuditConfig, Limits, Scheme};
 use crate::credentials::{Credential, CredentialCache, Vault};
-use crate::identity::{Identity, TokenCache};
+use crate::identity::{Identity, RequiredScopes, TokenCache};
 use crate::session::Sessions;
 
 /// One configuration, compiled. Made by [`Gateway::compile`], used through
@@ -40,6 +40,7 @@ pub(crate) struct Server {
     pub(crate) path: Rc<str>,
     pub(crate) credential: Option<Injection>,
     pub(crate) forward_headers: Vec<String>,
+    pub(crate) scopes: RequiredScopes,
 }
 
 /// How a credential is attached: the header's value is `before`, the secret, `after`.

@@ -15,7 +15,7 @@ use crate::audit::{AuditRecord, short_digest};
 use crate::denial::{Denial, Reason};
 use crate::event::Timestamp;
 use crate::gateway::Gateway;
-use crate::identity::KnownCaller;
+use crate::identity::{AskedEndpoint, KnownCaller};
 
 /// Every MCP endpoint lies under this path.
 const ENDPOINTS: &str = "/mcp/";
@@ -35,6 +35,8 @@ pub(crate) enum HttpMethod {
 pub(crate) struct Head {
     pub(crate) http_method: HttpMethod,
     pub(crate) server: Rc<str>,
+    /// Whether the path ended in a slash, by which clients then know the endpoint.
+    pub(crate) slash: bool,
     pub(crate) caller: Rc<KnownCaller>,
     pub(crate) headers: Headers,
     pub(crate) source: Option<String>,
@@ -74,7 +76,8 @@ impl Gateway {
         let header = |name: &str| headers.single(name).map_err(Denial::from);
         let path = header(":path")?.unwrap_or_default();
         let path = path.split_once('?').map_or(path, |(path, _)| path);
-        let name = path.strip_prefix(ENDPOINTS).map(|name| name.strip_suffix('/').unwrap_or(name));
+        let whole = path.strip_prefix(ENDPOINTS);
+        let name = whole.map(|name| name.strip_suffix('/').unwrap_or(name));
         let Some(name) = name.filter(|name| !name.is_empty() && !name.contains('/')) else {
             return Err(unknown_server());
         };
@@ -84,12 +87,26 @@ impl Gateway {
             "DELETE" => HttpMethod::Delete,
             _ => return Err(http_method_refused("GET, POST, DELETE")),
         };
+        let version = header("mcp-protocol-version")?.map(str::to_owned);
         if http_method != HttpMethod::Post {
+            // What no token would change is said before one is asked for: a client that tries whether
+            // there is a stream must not be sent to log in.
+            match version.as_deref().map(Version::parse) {
+                None => {}
+                Some(Some(version)) if version.era() == Era::Legacy => {
+                    audit.protocol_version = Some(version.as_str());
+                }
+                Some(Some(_)) => return Err(http_method_refused("POST")),
+                Some(None) => return Err(unsupported_version(version.unwrap_or_default(), false)),
+            }
             let name = if http_method == HttpMethod::Get { "GET" } else { "DELETE" };
             audit.mcp_method = Some(name.into());
         }
-        let caller =
-            self.identity.caller(&headers, &self.policy, &mut self.tokens.borrow_mut(), now)?;
+        let slash = whole.is_some_and(|whole| whole.ends_with('/'));
+        let scopes = self.servers.get(name).map(|server| &server.scopes);
+        let endpoint = AskedEndpoint { server: name, slash, scopes };
+        let mut tokens = self.tokens.borrow_mut();
+        let caller = self.identity.caller(&headers, endpoint, &self.policy, &mut tokens, now)?;
         audit.principal = Some(Rc::clone(&caller.subject));
         audit.issuer.clone_from(&caller.issuer);
         audit.client.clone_from(&caller.client);
@@ -97,7 +114,6 @@ impl Gateway {
         let server = Rc::clone(server);
         audit.server = Some(Rc::clone(&server));
 
-        let version = header("mcp-protocol-version")?.map(str::to_owned);
         let session = header("mcp-session-id")?.map(str::to_owned);
         audit.session = session.as_deref().map(short_digest);
         // In the modern era the field means nothing and does not go on.
@@ -110,17 +126,18 @@ impl Gateway {
         };
         if http_method == HttpMethod::Post {
             check_body_headers(&headers, self.limits.request_bytes)?;
-        } else {
-            match version.as_deref().map(Version::parse) {
-                None => {}
-                Some(Some(version)) if version.era() == Era::Legacy => {
-                    audit.protocol_version = Some(version.as_str());
-                }
-                Some(Some(_)) => return Err(http_method_refused("POST")),
-                Some(None) => return Err(unsupported_version(version.unwrap_or_default(), false)),
-            }
         }
-        Ok(Head { http_method, server, caller, headers, source, session, server_session, version })
+        Ok(Head {
+            http_method,
+            server,
+            slash,
+            caller,
+            headers,
+            source,
+            session,
+            server_session,
+            version,
+        })
     }
 }
 

@@ -30,13 +30,19 @@ const LISTS: &[&str] = &[
     "algorithms",
     "audiences",
     "client",
+    "clients",
     "entities",
     "forward_headers",
     "issuers",
     "keys",
     "origins",
     "parents",
+    "required",
+    "scopes",
+    "subjects",
     "tags",
+    "token_digests",
+    "token_ids",
 ];
 
 /// The configuration as it was before Kong read and wrote it by Lua, as far as that can be known.

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac as _};
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{Signature, SigningKey};
 use serde_json::{Value, json};
+use sha2::Sha256;
 
-use crate::repository;
+use crate::scenario::Altered;
+use crate::{configuration, repository};
 
 /// Signs tokens with the demo's key, which signs nothing else.
 pub struct Issuer {
@@ -36,7 +39,7 @@ impl Issuer {
     ///
     /// # Errors
     /// When there is no such kind of token.
-    pub fn token(&self, name: &str, now: Duration) -> Result<String, String> {
+    pub fn token(&self, name: &str, altered: &Altered, now: Duration) -> Result<String, String> {
         let (person, fault) = name.split_once(':').unwrap_or((name, ""));
         let now = now.as_secs();
         let groups = match person {
@@ -73,6 +76,10 @@ impl Issuer {
             "unsigned" => header["alg"] = json!("none"),
             "symmetric" => header["alg"] = json!("HS256"),
             "nonsense" => return Ok("nonsense".into()),
+            "other-kid" => header["kid"] = json!("../../../../dev/null"),
+            "large" => claims["padding"] = json!("x".repeat(20 << 10)),
+            "huge" => claims["padding"] = json!("x".repeat(1 << 20)),
+            "confused" | "cut" | "twice" => {}
             other => return Err(format!("there is no kind of token {other:?}")),
         }
         if fault == "no-expiry"
@@ -80,8 +87,30 @@ impl Issuer {
         {
             claims.remove("exp");
         }
-        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", encode(&header), encode(&claims));
+        for (part, patch) in [(&mut claims, &altered.claims), (&mut header, &altered.header)] {
+            if let Some(patch) = patch {
+                configuration::merge(part, patch);
+            }
+        }
+        let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
+        let mut claims = claims.to_string();
+        if fault == "twice" {
+            // Which of the two a parser takes is its own affair.
+            claims = claims.replacen('{', "{\"sub\":\"alice\",", 1);
+        }
+        if fault == "confused" {
+            // HMAC with what everybody knows, in the hope that it is taken for the shared secret.
+            header["alg"] = json!("HS256");
+            let signed = format!("{}.{}", encode(header.to_string()), encode(claims));
+            let known = repository::read("scripts/stack/demo-jwks.json")?;
+            let mac = <Hmac<Sha256> as hmac::Mac>::new_from_slice(known.as_bytes());
+            let mac = mac.map_err(|error| error.to_string())?.chain_update(&signed).finalize();
+            return Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.into_bytes())));
+        }
+        let signed = format!("{}.{}", encode(header.to_string()), encode(claims));
+        if fault == "cut" {
+            return Ok(signed.get(..signed.len() / 2).unwrap_or_default().to_owned());
+        }
         let signature: Signature = key.sign(signed.as_bytes());
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes())))
     }

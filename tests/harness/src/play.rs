@@ -113,7 +113,9 @@ pub fn request(script: &ExchangeScript, issuer: &Issuer, now: Duration) -> Resul
         headers.insert("accept".into(), "application/json, text/event-stream".into());
     }
     if let Some(token) = &script.token {
-        headers.insert("authorization".into(), format!("Bearer {}", issuer.token(token, now)?));
+        let scheme = script.altered.scheme.as_deref().unwrap_or("Bearer");
+        let token = issuer.token(token, &script.altered, now)?;
+        headers.insert("authorization".into(), format!("{scheme} {token}"));
     }
     for (name, value) in &script.headers {
         match value {

@@ -115,6 +115,9 @@ pub struct RequestScript {
     /// Whose token it carries: a person of the demo, or a broken token (see `people`).
     #[serde(default, rename = "as")]
     pub token: Option<String>,
+    /// What is different in this token, before it is signed.
+    #[serde(default)]
+    pub altered: Altered,
     /// Header fields besides `content-type`, `accept` and the token. A `null` takes a default away.
     #[serde(default)]
     pub headers: BTreeMap<String, Option<String>>,
@@ -142,6 +145,21 @@ pub struct RequestScript {
     /// The client goes away once an upstream was asked.
     #[serde(default)]
     pub abort: bool,
+}
+
+/// What is different in a token.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Altered {
+    /// Changes to its claims (JSON merge patch, RFC 7396).
+    #[serde(default)]
+    pub claims: Option<Value>,
+    /// Changes to its header.
+    #[serde(default)]
+    pub header: Option<Value>,
+    /// The scheme it is sent with; `Bearer`.
+    #[serde(default)]
+    pub scheme: Option<String>,
 }
 
 /// What must come of an exchange. What is not named may be anything, but for the rules that hold

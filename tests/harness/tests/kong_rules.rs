@@ -12,6 +12,7 @@ use toolgate_harness::host::{
 };
 use toolgate_harness::native::BEGIN;
 use toolgate_harness::people::Issuer;
+use toolgate_harness::scenario::Altered;
 use toolgate_harness::world::{SECRETS, secret};
 use toolgate_harness::{configuration, kong_log, repository};
 
@@ -47,7 +48,7 @@ fn demo() -> Host {
 }
 
 fn post(person: &str, server: &str, message: &Value) -> HttpRequest {
-    let token = Issuer::demo().unwrap().token(person, BEGIN).unwrap();
+    let token = Issuer::demo().unwrap().token(person, &Altered::default(), BEGIN).unwrap();
     HttpRequest::new("POST", &format!("/mcp/{server}"))
         .header("content-type", "application/json")
         .header("accept", "application/json, text/event-stream")

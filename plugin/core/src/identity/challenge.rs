@@ -1,0 +1,89 @@
+//! What a client is told that has to log in, log in again, or ask for more (RFC 6750 section 3,
+//! RFC 9728 section 5.1).
+
+use std::borrow::Cow;
+
+use super::metadata::Endpoint;
+use crate::denial::{Denial, Reason};
+
+/// Why a request proves no caller.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) reason: Reason,
+    pub(super) message: Cow<'static, str>,
+}
+
+impl Refused {
+    /// There is no token.
+    pub(super) fn no_token() -> Self {
+        let message = "an access token is needed: send Authorization: Bearer";
+        Self { reason: Reason::NoToken, message: message.into() }
+    }
+
+    /// The token is not valid here.
+    pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason: Reason::InvalidToken, message: message.into() }
+    }
+
+    /// Its time is over.
+    pub(super) fn expired() -> Self {
+        Self { reason: Reason::ExpiredToken, message: "the token has expired".into() }
+    }
+
+    /// The refusal with its challenge. `endpoint` is the one that was asked, where clients can find
+    /// out about it, and `scopes` what a token has to be good for there.
+    pub(super) fn into_denial(self, endpoint: Option<&Endpoint<'_>>, scopes: &[String]) -> Denial {
+        let Self { reason, message } = self;
+        let denial = Denial::new(reason, message.clone().into_owned());
+        let error = match reason {
+            Reason::NoToken => None,
+            Reason::TokenInUrl => Some("invalid_request"),
+            Reason::InvalidToken | Reason::ExpiredToken => Some("invalid_token"),
+            _ => return denial,
+        };
+        let description = error.map(|_| &*message);
+        denial.with_header("www-authenticate", bearer(error, description, endpoint, scopes))
+    }
+}
+
+/// A token that is good for less than the request needs: 403 with all scopes in one challenge, so that
+/// one more login is enough (2025-11-25, "Scope Challenge Handling").
+pub(super) fn insufficient_scope(
+    endpoint: Option<&Endpoint<'_>>,
+    missing: &[&str],
+    needed: &[String],
+) -> Denial {
+    let message = format!("the token lacks scopes for this request: {}", missing.join(" "));
+    let value = bearer(Some("insufficient_scope"), Some(&message), endpoint, needed);
+    Denial::new(Reason::InsufficientScope, message).with_header("www-authenticate", value)
+}
+
+fn bearer(
+    error: Option<&str>,
+    description: Option<&str>,
+    endpoint: Option<&Endpoint<'_>>,
+    scopes: &[String],
+) -> String {
+    let scopes = (!scopes.is_empty()).then(|| scopes.join(" "));
+    let metadata = endpoint.map(Endpoint::metadata_url);
+    let parameters = [
+        ("error", error),
+        ("error_description", description),
+        ("scope", scopes.as_deref()),
+        ("resource_metadata", metadata.as_deref()),
+    ];
+    // A quoted string must not be left by what it quotes (RFC 9110 section 5.6.4).
+    let quotable = |c: &char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\');
+    let parameters: Vec<String> = parameters
+        .into_iter()
+        .filter_map(|(name, value)| {
+            let value: String = value?.chars().filter(quotable).collect();
+            Some(format!("{name}=\"{value}\""))
+        })
+        .collect();
+    if parameters.is_empty() {
+        "Bearer".to_owned()
+    } else {
+        format!("Bearer {}", parameters.join(", "))
+    }
+}
