@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use toolgate_policy::Problem;
-use toolgate_protocol::mcp::{Operation, listen_uris};
+use toolgate_protocol::mcp::{Operation, Subscriptions};
 
 use crate::config::ScopesConfig;
 
@@ -39,8 +39,9 @@ impl RequiredScopes {
     pub(crate) fn further(&self, operation: Option<&Operation<'_>>) -> Cow<'_, [String]> {
         let found = match operation {
             Some(Operation::Listen { params }) => {
-                let uris = listen_uris(*params).unwrap_or_default();
-                let scopes = uris.iter().filter_map(|uri| self.0.resources.get(*uri));
+                // What cannot be read was refused before this.
+                let asked = Subscriptions::read(*params).unwrap_or_default();
+                let scopes = asked.uris.iter().filter_map(|uri| self.0.resources.get(*uri));
                 return scopes.flatten().cloned().collect();
             }
             Some(Operation::CallTool { name, .. }) => self.0.tools.get(*name),
