@@ -7,8 +7,10 @@
 
 use std::fmt;
 
-use cedar_policy::{Context, RestrictedExpression};
+use cedar_policy_core::ast::Value;
 use toolgate_protocol::json::{Json, Object};
+
+use crate::values;
 
 /// Most values, at all depths together, that one call may hold.
 pub(crate) const MAX_VALUES: usize = 10_000;
@@ -49,10 +51,7 @@ pub(crate) struct Member {
 ///
 /// # Errors
 /// A text for the caller, with the path and the type that is expected there, without the value.
-pub(crate) fn convert(
-    members: &RecordType,
-    arguments: &Json,
-) -> Result<RestrictedExpression, String> {
+pub(crate) fn convert(members: &RecordType, arguments: &Json) -> Result<Value, String> {
     let mut reader = Reader { path: vec![Step::Member("arguments")], values: 0 };
     match arguments {
         Json::Null => reader.record(members, &Object::default()),
@@ -74,36 +73,26 @@ enum Step<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn value(
-        &mut self,
-        ty: &'a ArgumentType,
-        json: &'a Json,
-    ) -> Result<RestrictedExpression, String> {
+    fn value(&mut self, ty: &'a ArgumentType, json: &'a Json) -> Result<Value, String> {
         self.values += 1;
         if self.values > MAX_VALUES {
             return Err(format!("`arguments` holds more than {MAX_VALUES} values"));
         }
         match (ty, json) {
-            (ArgumentType::Bool, Json::Bool(value)) => Ok(RestrictedExpression::new_bool(*value)),
-            (ArgumentType::Long, Json::Integer(value)) => {
-                Ok(RestrictedExpression::new_long(*value))
-            }
-            (ArgumentType::String, Json::String(value)) => {
-                Ok(RestrictedExpression::new_string(value.clone()))
-            }
+            (ArgumentType::Bool, Json::Bool(value)) => Ok((*value).into()),
+            (ArgumentType::Long, Json::Integer(value)) => Ok((*value).into()),
+            (ArgumentType::String, Json::String(value)) => Ok(value.as_str().into()),
             (ArgumentType::Decimal, Json::Integer(_) | Json::Float(_) | Json::String(_)) => {
                 decimal_text(json)
-                    .map(RestrictedExpression::new_decimal)
-                    .filter(is_value)
+                    .and_then(|text| values::DECIMAL.value(&text))
                     .ok_or_else(|| self.expected(ty, json))
             }
             (ArgumentType::Datetime, Json::String(value)) => datetime_text(value)
-                .map(RestrictedExpression::new_datetime)
-                .filter(is_value)
+                .and_then(|text| values::DATETIME.value(&text))
                 .ok_or_else(|| self.expected(ty, json)),
-            (ArgumentType::Ip, Json::String(value)) => Some(RestrictedExpression::new_ip(value))
-                .filter(is_value)
-                .ok_or_else(|| self.expected(ty, json)),
+            (ArgumentType::Ip, Json::String(value)) => {
+                values::IP.value(value).ok_or_else(|| self.expected(ty, json))
+            }
             (ArgumentType::Set(element), Json::Array(elements)) => {
                 let mut values = Vec::with_capacity(elements.len().min(MAX_VALUES));
                 for (index, json) in elements.iter().enumerate() {
@@ -111,18 +100,14 @@ impl<'a> Reader<'a> {
                     values.push(self.value(element, json)?);
                     self.path.pop();
                 }
-                Ok(RestrictedExpression::new_set(values))
+                Ok(Value::set(values, None))
             }
             (ArgumentType::Record(members), Json::Object(object)) => self.record(members, object),
             _ => Err(self.expected(ty, json)),
         }
     }
 
-    fn record(
-        &mut self,
-        members: &'a RecordType,
-        object: &'a Object,
-    ) -> Result<RestrictedExpression, String> {
+    fn record(&mut self, members: &'a RecordType, object: &'a Object) -> Result<Value, String> {
         // First the unknown ones: a caller that misspells an optional member hears of it.
         if let Some((name, _)) =
             object.iter().find(|(name, _)| members.iter().all(|member| member.name != *name))
@@ -140,11 +125,11 @@ impl<'a> Reader<'a> {
                 None => {
                     return Err(format!("missing member `{self}`, expected {}", member.ty));
                 }
-                Some(json) => pairs.push((member.name.clone(), self.value(&member.ty, json)?)),
+                Some(json) => pairs.push((member.name.as_str(), self.value(&member.ty, json)?)),
             }
             self.path.pop();
         }
-        RestrictedExpression::new_record(pairs).map_err(|error| format!("`{self}`: {error}"))
+        Ok(Value::record(pairs, None))
     }
 
     fn expected(&self, ty: impl fmt::Display, found: &Json) -> String {
@@ -185,11 +170,6 @@ impl fmt::Display for ArgumentType {
             Self::Record(_) => "an object",
         })
     }
-}
-
-/// Whether Cedar takes the text in an extension's constructor: only evaluating it tells.
-fn is_value(constructor: &RestrictedExpression) -> bool {
-    Context::from_pairs([(String::new(), constructor.clone())]).is_ok()
 }
 
 /// A number as Cedar's `decimal` reads it, which takes one to four digits after a point. Whether it

@@ -1,14 +1,17 @@
 //! The entities that do not depend on the caller's token: the hierarchy of groups, the servers and
 //! their tools with the operator's attributes, and the defaults of everything not configured.
 //!
-//! Built once. A decision copies from here the few entities it needs and no more, since Cedar's
-//! cost grows with what it is given.
+//! Built once. A decision takes from here the few entities it needs and no more, since Cedar's cost
+//! grows with what it is given.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use cedar_policy::{Entities, Entity, EntityTypeName, EntityUid, RestrictedExpression, Schema};
+use cedar_policy::{Entities, Entity, EntityTypeName, EntityUid, Schema};
+use cedar_policy_core::ast;
 use serde_json::{Map, Value, json};
 
+use crate::closure::{Closed, closed};
 use crate::config::Problem;
 use crate::names;
 use crate::request::Target;
@@ -21,17 +24,24 @@ pub(crate) struct Groups(HashMap<String, Entity>);
 #[derive(Debug)]
 pub(crate) struct Catalog {
     pub(crate) groups: Groups,
-    gateway: Entity,
-    servers: HashMap<String, Entity>,
+    gateway: EntityUid,
+    servers: HashMap<String, Server>,
     /// Configured tools by entity id; all others have the defaults.
-    tools: HashMap<String, Entity>,
+    tools: HashMap<String, Closed>,
+}
+
+/// A server, alone and with what it lies in.
+#[derive(Debug)]
+struct Server {
+    entity: Entity,
+    closed: Closed,
 }
 
 /// What a target is in Cedar.
 pub(crate) struct Located {
     pub(crate) uid: EntityUid,
     /// Itself and what it lies in.
-    pub(crate) entities: Vec<Entity>,
+    pub(crate) entities: Closed,
     /// What it lies in, innermost first.
     pub(crate) ancestors: Vec<EntityUid>,
 }
@@ -73,12 +83,9 @@ impl Catalog {
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut seen = HashSet::new();
-        let mut catalog = Self {
-            groups: Groups::default(),
-            gateway: Entity::with_uid(names::uid(&names::GATEWAY, names::GATEWAY_ID)),
-            servers: HashMap::new(),
-            tools: HashMap::new(),
-        };
+        let mut groups = Groups::default();
+        let mut declared_servers = HashMap::new();
+        let mut tools = Vec::new();
         for (index, value) in entities.iter().enumerate() {
             let path = format!("policy.entities[{index}]");
             let declared = match Declared::read(value, servers) {
@@ -95,65 +102,92 @@ impl Catalog {
             let id = declared.uid.id().unescaped().to_owned();
             let kind = declared.uid.type_name().clone();
             match Entity::from_json_value(declared.complete, Some(schema)) {
-                Ok(entity) if kind == *names::GROUP => _ = catalog.groups.0.insert(id, entity),
-                Ok(entity) if kind == *names::SERVER => _ = catalog.servers.insert(id, entity),
-                Ok(entity) => _ = catalog.tools.insert(id, entity),
+                Ok(entity) if kind == *names::GROUP => _ = groups.0.insert(id, entity),
+                Ok(entity) if kind == *names::SERVER => _ = declared_servers.insert(id, entity),
+                Ok(entity) => tools.push((id, entity)),
                 Err(error) => problems.push(Problem::new(path, full_message(&error))),
             }
         }
         // Building the set is what finds cycles.
-        if let Err(error) = Entities::from_entities(catalog.groups.0.values().cloned(), None) {
+        if let Err(error) = Entities::from_entities(groups.0.values().cloned(), None) {
             problems.push(Problem::new("policy.entities", full_message(&error)));
         }
         for server in servers {
-            if !catalog.servers.contains_key(*server) {
+            if !declared_servers.contains_key(*server) {
                 let complete = Declared::server(server, Map::new());
                 match Entity::from_json_value(complete, Some(schema)) {
-                    Ok(entity) => _ = catalog.servers.insert((*server).to_owned(), entity),
+                    Ok(entity) => _ = declared_servers.insert((*server).to_owned(), entity),
                     Err(error) => problems.push(Problem::new("servers", full_message(&error))),
                 }
             }
         }
-        if problems.is_empty() { Ok(catalog) } else { Err(problems) }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Self::close(groups, declared_servers, tools)
+            .map_err(|message| vec![Problem::new("policy.entities", message)])
+    }
+
+    /// Puts together what each server and each configured tool lies in.
+    fn close(
+        groups: Groups,
+        declared_servers: HashMap<String, Entity>,
+        declared_tools: Vec<(String, Entity)>,
+    ) -> Result<Self, String> {
+        let gateway = names::uid(&names::GATEWAY, names::GATEWAY_ID);
+        let mut servers = HashMap::new();
+        for (id, entity) in declared_servers {
+            let closed = closed([entity.clone(), Entity::with_uid(gateway.clone())])?;
+            servers.insert(id, Server { entity, closed });
+        }
+        let mut tools = HashMap::new();
+        for (id, entity) in declared_tools {
+            let server = names::split_member_id(&id).and_then(|(server, _)| servers.get(server));
+            let server = server.ok_or_else(|| format!("`{id}` has no server"))?;
+            let closed =
+                closed([entity, server.entity.clone(), Entity::with_uid(gateway.clone())])?;
+            tools.insert(id, closed);
+        }
+        Ok(Self { groups, gateway, servers, tools })
+    }
+
+    /// The ids of the tools that the configuration describes.
+    pub(crate) fn tools(&self) -> impl Iterator<Item = &str> {
+        self.tools.keys().map(String::as_str)
     }
 
     /// The entities of `target`, unless its server is not one of the gateway's.
     pub(crate) fn locate(&self, target: &Target<'_>) -> Option<Located> {
         let server = self.servers.get(target.server())?;
-        let gateway = self.gateway.uid();
-        let itself = match target {
+        let within = server.entity.uid();
+        let gateway = self.gateway.clone();
+        let (uid, itself) = match target {
             Target::Server(..) => {
-                return Some(Located {
-                    uid: server.uid(),
-                    entities: vec![server.clone(), self.gateway.clone()],
-                    ancestors: vec![gateway],
-                });
+                let entities = server.closed.clone();
+                return Some(Located { uid: within, entities, ancestors: vec![gateway] });
             }
             Target::Tool { server: name, name: tool, .. } => {
                 let id = names::member_id(name, tool);
-                match self.tools.get(&id) {
-                    Some(tool) => tool.clone(),
-                    None => member(&names::TOOL, &id, server.uid(), default_tool(tool))?,
+                let uid = names::uid(&names::TOOL, &id);
+                if let Some(tool) = self.tools.get(&id) {
+                    let entities = tool.clone();
+                    return Some(Located { uid, entities, ancestors: vec![within, gateway] });
                 }
+                (uid, default_tool(tool))
             }
             Target::Prompt { server: name, name: prompt } => {
-                let id = names::member_id(name, prompt);
-                let attributes = vec![("name", text(prompt))];
-                member(&names::PROMPT, &id, server.uid(), attributes)?
+                let uid = names::uid(&names::PROMPT, names::member_id(name, prompt));
+                (uid, vec![("name", text(prompt))])
             }
             Target::Resource { server: name, uri } => {
-                let id = names::member_id(name, uri);
+                let uid = names::uid(&names::RESOURCE, names::member_id(name, uri));
                 let scheme = uri.split_once(':').map_or("", |(scheme, _)| scheme);
-                let attributes =
-                    vec![("uri", text(uri)), ("scheme", text(&scheme.to_ascii_lowercase()))];
-                member(&names::RESOURCE, &id, server.uid(), attributes)?
+                (uid, vec![("uri", text(uri)), ("scheme", text(&scheme.to_ascii_lowercase()))])
             }
         };
-        Some(Located {
-            uid: itself.uid(),
-            ancestors: vec![server.uid(), gateway],
-            entities: vec![itself, server.clone(), self.gateway.clone()],
-        })
+        let itself = member(uid.clone(), &within, &gateway, itself);
+        let entities = server.closed.iter().cloned().chain([Arc::new(itself)]).collect();
+        Some(Located { uid, entities, ancestors: vec![within, gateway] })
     }
 }
 
@@ -256,32 +290,35 @@ impl Declared {
 const DEFAULT_HINTS: [(&str, bool); 4] =
     [("read_only", false), ("destructive", true), ("idempotent", false), ("open_world", true)];
 
-fn default_tool(name: &str) -> Vec<(&'static str, RestrictedExpression)> {
-    let mut attributes = vec![("name", text(name)), ("tags", RestrictedExpression::new_set([]))];
-    attributes
-        .extend(DEFAULT_HINTS.map(|(hint, value)| (hint, RestrictedExpression::new_bool(value))));
+fn default_tool(name: &str) -> Vec<(&'static str, ast::Value)> {
+    let mut attributes = vec![("name", text(name)), ("tags", ast::Value::empty_set(None))];
+    attributes.extend(DEFAULT_HINTS.map(|(hint, value)| (hint, value.into())));
     attributes
 }
 
-/// A tool, prompt or resource of `server`. None cannot happen: the attributes are plain values.
+/// A tool, prompt or resource of `server`, which lies in `gateway`.
 fn member(
-    ty: &EntityTypeName,
-    id: &str,
-    server: EntityUid,
-    attributes: Vec<(&'static str, RestrictedExpression)>,
-) -> Option<Entity> {
-    let server_attribute =
-        ("server".to_owned(), RestrictedExpression::new_entity_uid(server.clone()));
+    uid: EntityUid,
+    server: &EntityUid,
+    gateway: &EntityUid,
+    attributes: Vec<(&'static str, ast::Value)>,
+) -> ast::Entity {
+    let server: &ast::EntityUID = server.as_ref();
+    let gateway: &ast::EntityUID = gateway.as_ref();
     let attributes = attributes
         .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .chain([server_attribute])
-        .collect();
-    Entity::new(names::uid(ty, id), attributes, HashSet::from([server])).ok()
+        .chain([("server", ast::Value::from(ast::Literal::from(server.clone())))]);
+    ast::Entity::new_with_attr_partial_value(
+        uid.into(),
+        attributes.map(|(name, value)| (name.into(), value.into())),
+        HashSet::from([gateway.clone()]),
+        HashSet::from([server.clone()]),
+        [],
+    )
 }
 
-fn text(text: &str) -> RestrictedExpression {
-    RestrictedExpression::new_string(text.to_owned())
+fn text(text: &str) -> ast::Value {
+    text.into()
 }
 
 /// `{"type": .., "id": ..}`, bare or under `__entity`.

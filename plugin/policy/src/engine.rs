@@ -1,26 +1,28 @@
 //! The policy engine: a compiled configuration that answers requests.
 //!
 //! All checks happen in [`PolicyEngine::compile`]; a decision cannot fail, it can only deny. Not
-//! here: how refusals look on the wire, and caches.
+//! here: how refusals look on the wire.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use cedar_policy::{AuthorizationError, Authorizer, Entities, Entity, PolicyId, Request, Schema};
+use cedar_policy::Schema;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::arguments;
-use crate::catalog::{Catalog, Located};
+use crate::catalog::Catalog;
 use crate::config::{PolicyConfig, PolicyText, Problem};
 use crate::decision::{Decision, Outcome, PolicyError, Refusal};
-use crate::index::{self, ActionPolicies};
-use crate::listing::{Listing, Question};
+use crate::index::{Candidate, Index};
+use crate::listing::Listing;
 use crate::names;
 use crate::policies;
 use crate::principal::{Caller, Principal, PrincipalError};
-use crate::request::{self, RequestFacts, ServerAction, Target};
+use crate::request::{RequestFacts, Target};
 use crate::schema;
+use crate::standing::{Evaluation, Standing};
+use crate::standings::Standings;
 
 /// A configuration that is valid, ready to decide.
 #[derive(Debug)]
@@ -28,24 +30,8 @@ pub struct PolicyEngine {
     version: String,
     schema: Schema,
     catalog: Catalog,
-    actions: HashMap<String, ActionPolicies>,
-    policies: HashMap<PolicyId, About>,
-    authorizer: Authorizer,
-}
-
-/// What is said about a policy beside what it decides.
-#[derive(Debug)]
-struct About {
-    id: Rc<str>,
-    advice: Option<String>,
-}
-
-/// What policies said, over all slices.
-#[derive(Default)]
-struct Evaluation {
-    permits: Vec<PolicyId>,
-    forbids: Vec<PolicyId>,
-    errors: Vec<(PolicyId, String)>,
+    index: Index,
+    standings: Standings,
 }
 
 impl PolicyEngine {
@@ -83,18 +69,14 @@ impl PolicyEngine {
         let catalog = Catalog::compile(&config.entities, &known, &schema.schema);
         match (policies, catalog) {
             (Ok(policies), Ok(catalog)) if problems.is_empty() => {
-                let actions = index::build(&schema, &policies)
+                let index = Index::build(&schema, &policies)
                     .map_err(|message| vec![Problem::new("policy.policies", message)])?;
-                let about = |named: policies::NamedPolicy| {
-                    (named.policy.id().clone(), About { id: named.id, advice: named.advice })
-                };
                 Ok(Self {
                     version: version(config, &known),
                     schema: schema.schema,
+                    standings: Standings::new(&index, &catalog),
                     catalog,
-                    actions,
-                    policies: policies.into_iter().map(about).collect(),
-                    authorizer: Authorizer::new(),
+                    index,
                 })
             }
             (policies, catalog) => {
@@ -137,47 +119,59 @@ impl PolicyEngine {
         target: &Target<'_>,
         facts: &RequestFacts<'_>,
     ) -> Decision {
-        let Some((action, located)) = self.locate(principal, target) else {
-            return refused(Refusal::Invisible);
-        };
-        let arguments = match (&action.arguments, target) {
-            (Some(members), Target::Tool { arguments, .. }) => {
-                match arguments::convert(members, arguments) {
-                    Ok(arguments) => Some(arguments),
-                    Err(message) => {
-                        let listing = self.listing(principal, action, &located, facts);
-                        return self.refuse(listing, Refusal::InvalidArguments(message));
-                    }
-                }
-            }
-            _ => None,
-        };
-        let evaluation = facts.to_record().and_then(|request| {
-            let context = request::context(request, arguments)?;
-            self.evaluate(principal, action, &located, context)
-        });
-        let evaluation = match evaluation {
-            Ok(evaluation) => evaluation,
+        let standing = match self.standing(principal, target) {
+            Ok(Some(standing)) => standing,
+            Ok(None) => return refused(Refusal::Invisible),
             Err(message) => return not_a_request(message),
         };
-        if !evaluation.errors.is_empty() {
-            return self.failed(evaluation);
+        self.decide_on(&standing, target, facts).unwrap_or_else(not_a_request)
+    }
+
+    /// The decision.
+    ///
+    /// # Errors
+    /// Why the request has no form in Cedar.
+    fn decide_on(
+        &self,
+        standing: &Standing,
+        target: &Target<'_>,
+        facts: &RequestFacts<'_>,
+    ) -> Result<Decision, String> {
+        facts.validate()?;
+        let settled = standing.settled(facts)?;
+        let (Some(members), Target::Tool { arguments, .. }) = (&standing.action.arguments, target)
+        else {
+            #[cfg(debug_assertions)]
+            standing.conforms(facts, None, &self.schema)?;
+            return Ok(decided(&settled).unwrap_or_else(|| Decision {
+                policies: names_of(&settled.forbids),
+                ..refused(Refusal::Invisible)
+            }));
+        };
+        let arguments = match arguments::convert(members, arguments) {
+            Ok(arguments) => arguments,
+            Err(message) => {
+                return self
+                    .refuse(standing, facts, &settled, |_| Refusal::InvalidArguments(message));
+            }
+        };
+        #[cfg(debug_assertions)]
+        standing.conforms(facts, Some(arguments.clone()), &self.schema)?;
+        let mut evaluation = standing.called(facts, arguments)?;
+        evaluation.extend(&settled);
+        if let Some(decision) = decided(&evaluation) {
+            return Ok(decision);
         }
-        if evaluation.forbids.is_empty() && !evaluation.permits.is_empty() {
-            let policies = self.names(&evaluation.permits);
-            return Decision { outcome: Outcome::Permit, policies, errors: Vec::new() };
-        }
-        let policies = self.names(&evaluation.forbids);
-        if action.arguments.is_none() {
-            let outcome = Outcome::Deny(Refusal::Invisible);
-            return Decision { outcome, policies, errors: Vec::new() };
-        }
-        let listing = self.listing(principal, action, &located, facts);
-        let advisers =
-            if evaluation.forbids.is_empty() { &listing.permits } else { &evaluation.forbids };
-        let advice = self.advice(advisers);
-        let refused = self.refuse(listing, Refusal::Arguments { advice });
-        Decision { policies, ..refused }
+        let refused = self.refuse(standing, facts, &settled, |permits| {
+            let forbids = &evaluation.forbids;
+            Refusal::Arguments {
+                advice: advice(if forbids.is_empty() { permits } else { forbids }),
+            }
+        })?;
+        Ok(match refused.outcome {
+            Outcome::Deny(Refusal::Error(_)) => refused,
+            _ => Decision { policies: names_of(&evaluation.forbids), ..refused },
+        })
     }
 
     /// Whether `target` exists for `principal`: whether some arguments could be permitted. The
@@ -193,157 +187,130 @@ impl PolicyEngine {
         target: &Target<'_>,
         facts: &RequestFacts<'_>,
     ) -> bool {
-        let Some((action, located)) = self.locate(principal, target) else {
-            return false;
+        let Ok(Some(standing)) = self.standing(principal, target) else { return false };
+        let shown = || -> Result<bool, String> {
+            facts.validate()?;
+            let settled = standing.settled(facts)?;
+            if !settled.errors.is_empty() || !settled.forbids.is_empty() {
+                return Ok(false);
+            }
+            if !standing.depends_on_arguments() {
+                return Ok(!settled.permits.is_empty());
+            }
+            let listing = standing.listed(facts, &self.schema)?;
+            Ok(is_visible(&settled, &listing))
         };
-        if action.arguments.is_some() {
-            return self.listing(principal, action, &located, facts).is_visible();
-        }
-        self.decide(principal, target, facts).is_permit()
+        shown().unwrap_or(false)
     }
 
-    /// The action and the resource of `target`; None when its server is not one of the gateway's,
-    /// or its schema does not have it for callers like `principal`.
-    fn locate(
+    /// What is known of `principal` and `target` before the request; None when its server is not one
+    /// of the gateway's, or its schema does not have it for callers like `principal`.
+    fn standing(
         &self,
         principal: &Principal,
         target: &Target<'_>,
-    ) -> Option<(&ActionPolicies, Located)> {
-        let located = self.catalog.locate(target)?;
-        let id = match target {
-            Target::Server(_, ServerAction::Connect) => "connect",
-            Target::Server(_, ServerAction::SetLogLevel) => "set_log_level",
-            Target::Server(_, ServerAction::UseTasks) => "use_tasks",
-            Target::Prompt { .. } => "get_prompt",
-            Target::Resource { .. } => "read_resource",
-            Target::Tool { .. } => {
-                // Its own action, if it has one: that contains a separator, as the actions of the
-                // model never do.
-                let own = located.uid.id().unescaped();
-                if self.actions.contains_key(own) { own } else { "call_tool" }
-            }
-        };
-        let action = self.actions.get(id).filter(|action| action.applies_to(&principal.uid))?;
-        Some((action, located))
+    ) -> Result<Option<Rc<Standing>>, String> {
+        self.standings.of(&principal.0, target, || {
+            let Some(located) = self.catalog.locate(target) else { return Ok(None) };
+            // Its own action, if it has one: the id of that contains a separator, as the ids of the
+            // model's actions never do.
+            let own = match target {
+                Target::Tool { .. } => self.index.action(located.uid.id().unescaped()),
+                _ => None,
+            };
+            let action = own.or_else(|| self.index.action(target.action()));
+            let Some(action) = action.filter(|action| action.applies_to(&principal.0.uid)) else {
+                return Ok(None);
+            };
+            let (principal, action) = (Rc::clone(&principal.0), Rc::clone(action));
+            Standing::new(principal, action, located, &self.index).map(Some)
+        })
     }
 
-    /// Asks all policies that can matter.
-    fn evaluate(
+    /// `refusal` for a caller that may know of the tool, else what it may know. `refusal` is given the
+    /// permits that other arguments could satisfy.
+    fn refuse(
         &self,
-        principal: &Principal,
-        action: &ActionPolicies,
-        located: &Located,
-        context: cedar_policy::Context,
-    ) -> Result<Evaluation, String> {
-        // With the schema: whatever went into the request, Cedar checks it once more.
-        let request = Request::new(
-            principal.uid.clone(),
-            action.uid.clone(),
-            located.uid.clone(),
-            context,
-            Some(&self.schema),
-        )
-        .map_err(|error| error.to_string())?;
-        let entities = Entities::from_entities(entities(principal, action, located), None)
-            .map_err(|error| error.to_string())?;
-        let mut evaluation = Evaluation::default();
-        for slice in action.slices(&located.uid, &located.ancestors) {
-            let response = self.authorizer.is_authorized(&request, &slice.policies, &entities);
-            let reasons = response.diagnostics().reason().cloned();
-            match response.decision() {
-                cedar_policy::Decision::Allow => evaluation.permits.extend(reasons),
-                cedar_policy::Decision::Deny => evaluation.forbids.extend(reasons),
-            }
-            for error in response.diagnostics().errors() {
-                let AuthorizationError::PolicyEvaluationError(error) = error;
-                let message = error.inner().to_string();
-                evaluation.errors.push((error.policy_id().clone(), message));
-            }
-        }
-        Ok(evaluation)
-    }
-
-    /// What is known of a typed tool before its arguments are.
-    fn listing(
-        &self,
-        principal: &Principal,
-        action: &ActionPolicies,
-        located: &Located,
+        standing: &Standing,
         facts: &RequestFacts<'_>,
-    ) -> Listing {
-        let mut listing = Listing::default();
-        let question = facts.to_record().and_then(|request| {
-            Question::new(
-                &principal.uid,
-                &action.uid,
-                &located.uid,
-                request,
-                entities(principal, action, located),
-                &self.schema,
-            )
-        });
-        match question {
-            Ok(question) => {
-                for slice in action.slices(&located.uid, &located.ancestors) {
-                    question.put(slice, &mut listing);
-                }
-            }
-            Err(message) => listing.failure = Some(message),
+        settled: &Evaluation,
+        refusal: impl FnOnce(&[Rc<Candidate>]) -> Refusal,
+    ) -> Result<Decision, String> {
+        if !settled.errors.is_empty() {
+            return Ok(failed(settled));
         }
-        listing
-    }
-
-    /// `refusal` for a caller that may know of the tool, else what it may know.
-    fn refuse(&self, listing: Listing, refusal: Refusal) -> Decision {
-        if let Some(message) = listing.failure {
-            return not_a_request(message);
-        }
+        let nothing = Listing::default();
+        let listing = if standing.depends_on_arguments() {
+            Some(standing.listed(facts, &self.schema)?)
+        } else {
+            None
+        };
+        let listing = listing.as_deref().unwrap_or(&nothing);
         if !listing.errors.is_empty() {
             let message = "it cannot be evaluated, whatever the arguments are".to_owned();
-            let errors = listing.errors.into_iter().map(|id| (id, message.clone())).collect();
-            return self.failed(Evaluation { errors, ..Evaluation::default() });
+            let errors = listing.errors.iter().map(|policy| (Rc::clone(policy), message.clone()));
+            return Ok(failed(&Evaluation { errors: errors.collect(), ..Evaluation::default() }));
         }
-        refused(if listing.is_visible() { refusal } else { Refusal::Invisible })
-    }
-
-    fn failed(&self, evaluation: Evaluation) -> Decision {
-        let ids: Vec<PolicyId> = evaluation.errors.iter().map(|(id, _)| id.clone()).collect();
-        let mut errors: Vec<PolicyError> = evaluation
-            .errors
-            .into_iter()
-            .map(|(id, message)| PolicyError { policy: Some(self.name(&id)), message })
-            .collect();
-        errors.sort_by(|a, b| a.policy.cmp(&b.policy));
-        Decision {
-            outcome: Outcome::Deny(Refusal::Error(self.names(&ids))),
-            policies: self.names(&evaluation.forbids),
-            errors,
-        }
-    }
-
-    fn name(&self, id: &PolicyId) -> Rc<str> {
-        self.policies.get(id).map_or_else(|| Rc::from(id.as_ref()), |about| about.id.clone())
-    }
-
-    fn names(&self, ids: &[PolicyId]) -> Vec<Rc<str>> {
-        let sorted: BTreeSet<Rc<str>> = ids.iter().map(|id| self.name(id)).collect();
-        sorted.into_iter().collect()
-    }
-
-    fn advice(&self, ids: &[PolicyId]) -> Vec<String> {
-        let texts: BTreeSet<&String> =
-            ids.iter().filter_map(|id| self.policies.get(id)?.advice.as_ref()).collect();
-        texts.into_iter().cloned().collect()
+        Ok(refused(if is_visible(settled, listing) {
+            let permits = [&*settled.permits, &*listing.permits].concat();
+            refusal(&permits)
+        } else {
+            Refusal::Invisible
+        }))
     }
 }
 
-/// The entities of one decision: who, what, and what these lie in.
-fn entities<'a>(
-    principal: &'a Principal,
-    action: &'a ActionPolicies,
-    located: &'a Located,
-) -> impl Iterator<Item = Entity> + 'a {
-    principal.entities.iter().chain(&action.entities).chain(&located.entities).cloned()
+/// Whether some arguments could be permitted: `settled` is what policies say that do not look at
+/// them, `listing` what is known of the others.
+fn is_visible(settled: &Evaluation, listing: &Listing) -> bool {
+    let permitted = !settled.permits.is_empty() || !listing.permits.is_empty();
+    let denied = !settled.forbids.is_empty() || listing.denied;
+    permitted && !denied && settled.errors.is_empty() && listing.errors.is_empty()
+}
+
+/// The decision when all policies have spoken; None when it is a refusal without an error.
+fn decided(evaluation: &Evaluation) -> Option<Decision> {
+    if !evaluation.errors.is_empty() {
+        return Some(failed(evaluation));
+    }
+    let permitted = evaluation.forbids.is_empty() && !evaluation.permits.is_empty();
+    permitted.then(|| Decision {
+        outcome: Outcome::Permit,
+        policies: names_of(&evaluation.permits),
+        errors: Vec::new(),
+    })
+}
+
+fn failed(evaluation: &Evaluation) -> Decision {
+    let policies: Vec<_> = evaluation.errors.iter().map(|(policy, _)| Rc::clone(policy)).collect();
+    let mut errors: Vec<PolicyError> = evaluation
+        .errors
+        .iter()
+        .map(|(policy, message)| PolicyError {
+            policy: Some(Rc::clone(&policy.id)),
+            message: message.clone(),
+        })
+        .collect();
+    errors.sort_by(|a, b| a.policy.cmp(&b.policy));
+    Decision {
+        outcome: Outcome::Deny(Refusal::Error(names_of(&policies))),
+        policies: names_of(&evaluation.forbids),
+        errors,
+    }
+}
+
+/// The ids of `policies`, sorted.
+fn names_of(policies: &[Rc<Candidate>]) -> Vec<Rc<str>> {
+    let mut names: Vec<Rc<str>> = policies.iter().map(|policy| Rc::clone(&policy.id)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn advice(policies: &[Rc<Candidate>]) -> Vec<String> {
+    let texts: BTreeSet<&String> =
+        policies.iter().filter_map(|policy| policy.advice.as_ref()).collect();
+    texts.into_iter().cloned().collect()
 }
 
 fn refused(refusal: Refusal) -> Decision {

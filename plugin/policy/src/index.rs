@@ -1,129 +1,276 @@
 //! Which policies can matter to which request, by the scope of the policies.
 //!
-//! A decision visits the policies of its action that have no resource in their scope, and those that
-//! name its resource or what that lies in: its cost grows with these, not with the policy set. The
-//! index only leaves out policies whose scope cannot match; whether one matches Cedar decides.
+//! A policy stands under the action, the resource and the principal that its scope names, or under
+//! none where it names none. Of a request it is looked up under everything that each of the three is
+//! or lies in: the cost grows with what is found there, not with the policy set. The index only leaves
+//! out policies whose scope cannot match; whether one matches Cedar decides.
 
-use std::collections::HashMap;
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use cedar_policy::{
-    ActionConstraint, Entities, Entity, EntityTypeName, EntityUid, PolicySet, ResourceConstraint,
-    Schema,
+    ActionConstraint, Effect, Entities, EntityTypeName, EntityUid, Policy, PolicySet,
+    PrincipalConstraint, ResourceConstraint,
 };
 
 use crate::arguments::RecordType;
+use crate::closure::{Closed, closed};
 use crate::listing;
+use crate::looks::Looks;
+use crate::names;
 use crate::policies::NamedPolicy;
 use crate::schema::CompiledSchema;
 
-/// Everything of one action.
+/// A policy, ready for decisions.
 #[derive(Debug)]
-pub(crate) struct ActionPolicies {
+pub(crate) struct Candidate {
+    /// Its place in the configuration: candidates are found in this order.
+    place: usize,
+    /// Its name in audit records.
+    pub(crate) id: Rc<str>,
+    /// What the caller is told when it is the reason for a refusal.
+    pub(crate) advice: Option<String>,
+    pub(crate) policy: Policy,
+    /// What its condition looks at.
+    pub(crate) looks: Looks,
+    listing: OnceCell<Policy>,
+}
+
+/// An action that requests can have.
+#[derive(Debug)]
+pub(crate) struct Action {
     pub(crate) uid: EntityUid,
     /// The types of callers it applies to: for all others it does not exist.
     principals: Vec<EntityTypeName>,
+    /// The types of what it is done to.
+    resources: Vec<EntityTypeName>,
     /// The action and the groups it lies in: without them `action in` would be false.
-    pub(crate) entities: Vec<Entity>,
+    pub(crate) entities: Closed,
+    /// The same by name.
+    memberships: Vec<EntityUid>,
     /// The type of its arguments, for the action of a tool.
     pub(crate) arguments: Option<RecordType>,
-    anywhere: Slice,
-    by_resource: HashMap<EntityUid, Slice>,
 }
 
-/// Policies that are evaluated together.
+/// All actions and policies.
+#[derive(Debug)]
+pub(crate) struct Index {
+    actions: HashMap<String, Rc<Action>>,
+    policies: Keyed<Keyed<Keyed<Vec<Rc<Candidate>>>>>,
+    /// Ids of tools, prompts and resources that some policy names.
+    named: HashSet<EntityUid>,
+    /// Policies that look at which tool, prompt or resource it is.
+    looking_at_names: Vec<Rc<Candidate>>,
+}
+
+/// What stands under an entity, and what stands under none.
 #[derive(Debug, Default)]
-pub(crate) struct Slice {
-    pub(crate) policies: PolicySet,
-    /// The same for the question what is listed; only where there are arguments.
-    pub(crate) listing: PolicySet,
+struct Keyed<T> {
+    under_none: T,
+    under: HashMap<EntityUid, T>,
 }
 
-impl ActionPolicies {
+impl<T: Default> Keyed<T> {
+    fn entry(&mut self, key: Option<EntityUid>) -> &mut T {
+        match key {
+            None => &mut self.under_none,
+            Some(uid) => self.under.entry(uid).or_default(),
+        }
+    }
+
+    fn each<'a>(
+        &'a self,
+        keys: impl Iterator<Item = &'a EntityUid>,
+    ) -> impl Iterator<Item = &'a T> {
+        std::iter::once(&self.under_none).chain(keys.filter_map(|uid| self.under.get(uid)))
+    }
+}
+
+impl Candidate {
+    fn new(place: usize, named: &NamedPolicy) -> Self {
+        Self {
+            place,
+            id: Rc::clone(&named.id),
+            advice: named.advice.clone(),
+            policy: named.policy.clone(),
+            looks: Looks::of(&named.policy),
+            listing: OnceCell::new(),
+        }
+    }
+
+    pub(crate) fn is_forbid(&self) -> bool {
+        self.policy.effect() == Effect::Forbid
+    }
+
+    /// The same policy for the question what is listed, see `listing`.
+    ///
+    /// # Errors
+    /// When Cedar cannot write the policy as JSON or read it again.
+    pub(crate) fn listing(&self) -> Result<&Policy, String> {
+        if let Some(policy) = self.listing.get() {
+            return Ok(policy);
+        }
+        let policy = listing::without_request(&self.policy)?;
+        Ok(self.listing.get_or_init(|| policy))
+    }
+}
+
+impl Action {
     /// Whether the schema has the action for callers like `principal`.
     pub(crate) fn applies_to(&self, principal: &EntityUid) -> bool {
         self.principals.contains(principal.type_name())
     }
+}
 
-    /// The policies that can matter to `resource`, which lies in `ancestors`.
-    pub(crate) fn slices<'a>(
-        &'a self,
-        resource: &'a EntityUid,
-        ancestors: &'a [EntityUid],
-    ) -> impl Iterator<Item = &'a Slice> {
-        let keyed =
-            std::iter::once(resource).chain(ancestors).filter_map(|uid| self.by_resource.get(uid));
-        std::iter::once(&self.anywhere).chain(keyed).filter(|slice| !slice.policies.is_empty())
+impl Index {
+    /// The index over all actions of `schema` and all `policies`.
+    ///
+    /// # Errors
+    /// A text for the configuration's author, when Cedar refuses what it has validated before.
+    pub(crate) fn build(schema: &CompiledSchema, policies: &[NamedPolicy]) -> Result<Self, String> {
+        let entities = schema.schema.action_entities().map_err(|error| error.to_string())?;
+        let mut index = Self {
+            actions: HashMap::new(),
+            policies: Keyed::default(),
+            named: HashSet::new(),
+            looking_at_names: Vec::new(),
+        };
+        for uid in schema.schema.actions() {
+            let types = schema.schema.resources_for_action(uid).into_iter().flatten();
+            let resources: Vec<EntityTypeName> = types.cloned().collect();
+            if resources.is_empty() {
+                continue; // a group
+            }
+            let id = uid.id().unescaped();
+            let memberships = memberships(&entities, uid);
+            let within = memberships.iter().filter_map(|uid| entities.get(uid).cloned());
+            let principals = schema.schema.principals_for_action(uid).into_iter().flatten();
+            let action = Action {
+                uid: uid.clone(),
+                principals: principals.cloned().collect(),
+                resources,
+                entities: closed(within)?,
+                arguments: schema.arguments.get(id).cloned(),
+                memberships,
+            };
+            index.actions.insert(id.to_owned(), Rc::new(action));
+        }
+        for (place, named) in policies.iter().enumerate() {
+            let candidate = Rc::new(Candidate::new(place, named));
+            if !schema.arguments.is_empty() && candidate.looks.at(Looks::ARGUMENTS) {
+                // Found out now rather than at a caller's first list.
+                candidate.listing()?;
+            }
+            index.add(&candidate);
+        }
+        Ok(index)
+    }
+
+    fn add(&mut self, candidate: &Rc<Candidate>) {
+        let policy = &candidate.policy;
+        let kinds = [&*names::TOOL, &*names::PROMPT, &*names::RESOURCE];
+        let literals = policy.entity_literals().into_iter();
+        self.named.extend(literals.filter(|uid| kinds.contains(&uid.type_name())));
+        if candidate.looks.at(Looks::NAME) {
+            self.looking_at_names.push(Rc::clone(candidate));
+        }
+        let actions = match policy.action_constraint() {
+            ActionConstraint::Any => vec![None],
+            ActionConstraint::Eq(uid) => vec![Some(uid)],
+            ActionConstraint::In(uids) => uids.into_iter().map(Some).collect(),
+        };
+        let resource = match policy.resource_constraint() {
+            ResourceConstraint::Any | ResourceConstraint::Is(_) => None,
+            ResourceConstraint::Eq(uid)
+            | ResourceConstraint::In(uid)
+            | ResourceConstraint::IsIn(_, uid) => Some(uid),
+        };
+        let principal = match policy.principal_constraint() {
+            PrincipalConstraint::Any | PrincipalConstraint::Is(_) => None,
+            PrincipalConstraint::Eq(uid)
+            | PrincipalConstraint::In(uid)
+            | PrincipalConstraint::IsIn(_, uid) => Some(uid),
+        };
+        for action in actions {
+            let under = self.policies.entry(action).entry(resource.clone());
+            under.entry(principal.clone()).push(Rc::clone(candidate));
+        }
+    }
+
+    /// The action called `id`, if requests can have it.
+    pub(crate) fn action(&self, id: &str) -> Option<&Rc<Action>> {
+        self.actions.get(id)
+    }
+
+    /// The ids of all actions.
+    pub(crate) fn actions(&self) -> impl Iterator<Item = &str> {
+        self.actions.keys().map(String::as_str)
+    }
+
+    /// Tools, prompts and resources that some policy names.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &EntityUid> {
+        self.named.iter()
+    }
+
+    /// Whether some policy of the action called `id` looks at which tool, prompt or resource it is
+    /// asked about, other than by naming it.
+    pub(crate) fn looks_at_names(&self, id: &str) -> bool {
+        let Some(action) = self.actions.get(id) else { return true };
+        let has = |kind: &EntityTypeName| action.resources.contains(kind);
+        self.looking_at_names.iter().any(|candidate| {
+            let of_action = match candidate.policy.action_constraint() {
+                ActionConstraint::Any => true,
+                ActionConstraint::Eq(uid) => action.memberships.contains(&uid),
+                ActionConstraint::In(uids) => {
+                    uids.iter().any(|uid| action.memberships.contains(uid))
+                }
+            };
+            let of_resource = match candidate.policy.resource_constraint() {
+                ResourceConstraint::Is(kind) | ResourceConstraint::IsIn(kind, _) => has(&kind),
+                _ => true,
+            };
+            of_action && of_resource
+        })
+    }
+
+    /// The policies that can matter when a caller who is and lies in `principal` asks for `action` on
+    /// `resource`, which lies in `ancestors`. Each once, in the order of the configuration.
+    pub(crate) fn candidates(
+        &self,
+        principal: &[EntityUid],
+        action: &Action,
+        resource: &EntityUid,
+        ancestors: &[EntityUid],
+    ) -> Vec<Rc<Candidate>> {
+        let within = || std::iter::once(resource).chain(ancestors);
+        let mut found: Vec<Rc<Candidate>> = self
+            .policies
+            .each(action.memberships.iter())
+            .flat_map(|policies| policies.each(within()))
+            .flat_map(|policies| policies.each(principal.iter()))
+            .flatten()
+            .cloned()
+            .collect();
+        // A policy may name several of the groups that an action lies in.
+        found.sort_unstable_by_key(|candidate| candidate.place);
+        found.dedup_by_key(|candidate| candidate.place);
+        found
     }
 }
 
-/// The index over all actions that requests can have, by action id.
+/// `uid` and what it lies in.
+fn memberships(entities: &Entities, uid: &EntityUid) -> Vec<EntityUid> {
+    let ancestors = entities.ancestors(uid).into_iter().flatten();
+    std::iter::once(uid).chain(ancestors).cloned().collect()
+}
+
+/// `policies` as Cedar's partial evaluation takes them.
 ///
 /// # Errors
-/// A text for the configuration's author, when Cedar refuses what it has validated before.
-pub(crate) fn build(
-    schema: &CompiledSchema,
-    policies: &[NamedPolicy],
-) -> Result<HashMap<String, ActionPolicies>, String> {
-    let actions = schema.schema.action_entities().map_err(|error| error.to_string())?;
-    let mut index = HashMap::new();
-    for uid in schema.schema.actions() {
-        let Some(kind) = resource_type(&schema.schema, uid) else {
-            continue; // a group
-        };
-        let id = uid.id().unescaped();
-        let arguments = schema.arguments.get(id).cloned();
-        let principals = schema.schema.principals_for_action(uid).into_iter().flatten();
-        let mut entry = ActionPolicies {
-            uid: uid.clone(),
-            principals: principals.cloned().collect(),
-            entities: closure(&actions, uid),
-            anywhere: Slice::default(),
-            by_resource: HashMap::new(),
-            arguments,
-        };
-        for named in policies {
-            if !may_match(&actions, &named.policy.action_constraint(), uid) {
-                continue;
-            }
-            let slice = match named.policy.resource_constraint() {
-                ResourceConstraint::Any => &mut entry.anywhere,
-                ResourceConstraint::Is(named) if named == kind => &mut entry.anywhere,
-                ResourceConstraint::IsIn(named, within) if named == kind => {
-                    entry.by_resource.entry(within).or_default()
-                }
-                ResourceConstraint::Eq(resource) | ResourceConstraint::In(resource) => {
-                    entry.by_resource.entry(resource).or_default()
-                }
-                ResourceConstraint::Is(_) | ResourceConstraint::IsIn(..) => continue,
-            };
-            if entry.arguments.is_some() {
-                let policy = listing::without_request(&named.policy)?;
-                slice.listing.add(policy).map_err(|error| error.to_string())?;
-            }
-            slice.policies.add(named.policy.clone()).map_err(|error| error.to_string())?;
-        }
-        index.insert(id.to_owned(), entry);
-    }
-    Ok(index)
-}
-
-/// The resource type of `action`; every action of the model has one.
-fn resource_type(schema: &Schema, action: &EntityUid) -> Option<EntityTypeName> {
-    schema.resources_for_action(action)?.next().cloned()
-}
-
-/// `uid` and its ancestors.
-fn closure(entities: &Entities, uid: &EntityUid) -> Vec<Entity> {
-    let ancestors = entities.ancestors(uid).into_iter().flatten();
-    std::iter::once(uid).chain(ancestors).filter_map(|uid| entities.get(uid).cloned()).collect()
-}
-
-fn may_match(actions: &Entities, constraint: &ActionConstraint, action: &EntityUid) -> bool {
-    match constraint {
-        ActionConstraint::Any => true,
-        ActionConstraint::Eq(named) => named == action,
-        ActionConstraint::In(named) => {
-            named.iter().any(|group| group == action || actions.is_ancestor_of(group, action))
-        }
-    }
+/// When Cedar does not take one.
+pub(crate) fn policy_set<'a>(
+    policies: impl IntoIterator<Item = &'a Policy>,
+) -> Result<PolicySet, String> {
+    PolicySet::from_policies(policies.into_iter().cloned()).map_err(|error| error.to_string())
 }

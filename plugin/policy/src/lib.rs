@@ -16,19 +16,26 @@
 
 mod arguments;
 mod catalog;
+mod closure;
 mod config;
 mod decision;
 mod engine;
 mod index;
 mod listing;
+mod looks;
 mod names;
 mod outline;
 mod policies;
 mod possible;
 mod principal;
+mod recent;
+mod remembered;
 mod request;
 mod schema;
 mod source;
+mod standing;
+mod standings;
+mod values;
 
 pub use config::{PolicyConfig, PolicyText, Problem};
 pub use decision::{Decision, Outcome, PolicyError, Refusal};

@@ -10,15 +10,20 @@
 //! from several conditions together (`amount < 1 && amount > 2`): partial evaluation does not solve
 //! them. Not here: untyped targets, whose listing is plain authorisation.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use cedar_policy::{
-    Effect, Entities, Entity, EntityTypeName, EntityUid, PartialEntities, PartialEntityUid,
-    PartialRequest, Policy, PolicyId, PolicySet, RestrictedExpression, Schema, TpeResponse,
+    Effect, EntityTypeName, EntityUid, PartialEntities, PartialEntityUid, PartialRequest, Policy,
+    PolicyId, PolicySet, Schema, TpeResponse,
 };
+use cedar_policy_core::ast;
+use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
+use cedar_policy_core::extensions::Extensions;
 use serde_json::{Value, json};
 
-use crate::index::Slice;
+use crate::index::{Candidate, policy_set};
 use crate::names;
 use crate::possible::Possible;
 use crate::schema::LISTING_FACTS;
@@ -30,50 +35,41 @@ const NOW: &str = "now";
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// Permits that some arguments could satisfy, or all do.
-    pub(crate) permits: Vec<PolicyId>,
+    pub(crate) permits: Vec<Rc<Candidate>>,
     /// Policies that err whatever the arguments are: these deny.
-    pub(crate) errors: Vec<PolicyId>,
+    pub(crate) errors: Vec<Rc<Candidate>>,
     /// Whether a policy denies whatever the arguments are.
-    denied: bool,
-    /// Why partial evaluation itself was not possible: nothing is listed.
-    pub(crate) failure: Option<String>,
+    pub(crate) denied: bool,
 }
 
 impl Listing {
-    /// Whether some arguments could be permitted.
-    pub(crate) fn is_visible(&self) -> bool {
-        !self.permits.is_empty() && !self.denied && self.errors.is_empty() && self.failure.is_none()
-    }
-
-    fn read(response: &TpeResponse<'_>) -> Self {
-        let mut listing = Self {
-            permits: response.true_permits().cloned().collect(),
-            errors: response.error_permits().chain(response.error_forbids()).cloned().collect(),
-            denied: response.true_forbids().next().is_some(),
-            failure: None,
-        };
+    fn read(response: &TpeResponse<'_>, policies: &[Rc<Candidate>]) -> Self {
+        let mut permits: HashSet<PolicyId> = response.true_permits().cloned().collect();
+        let mut denied = response.true_forbids().next().is_some();
         for residual in response.residual_policies() {
             let possible = Possible::of(&residual);
             if residual.effect() == Effect::Permit && possible.satisfied {
-                listing.permits.push(residual.id().clone());
+                permits.insert(residual.id().clone());
             } else {
                 // Any error denies, so a forbid that is true or an error denies in any case, and
                 // so does a permit that is nothing but an error.
-                listing.denied |= !possible.unsatisfied;
+                denied |= !possible.unsatisfied;
             }
         }
-        listing
-    }
-
-    fn extend(&mut self, other: Self) {
-        self.permits.extend(other.permits);
-        self.errors.extend(other.errors);
-        self.denied |= other.denied;
-        self.failure = self.failure.take().or(other.failure);
+        let errors: HashSet<&PolicyId> =
+            response.error_permits().chain(response.error_forbids()).collect();
+        let those = |ids: &dyn Fn(&PolicyId) -> bool| {
+            policies.iter().filter(|policy| ids(policy.policy.id())).cloned().collect()
+        };
+        Self {
+            permits: those(&|id| permits.contains(id)),
+            errors: those(&|id| errors.contains(id)),
+            denied,
+        }
     }
 }
 
-/// The question, ready to be put to several policy sets.
+/// The question, ready to be put to policies.
 pub(crate) struct Question<'a> {
     request: PartialRequest,
     entities: PartialEntities,
@@ -89,14 +85,25 @@ impl<'a> Question<'a> {
         principal: &EntityUid,
         action: &EntityUid,
         resource: &EntityUid,
-        facts: RestrictedExpression,
-        entities: impl IntoIterator<Item = Entity>,
+        facts: ast::Value,
+        entities: &Entities,
         schema: &'a Schema,
     ) -> Result<Self, String> {
-        let attributes = HashMap::from([("request".to_owned(), facts)]);
-        let now = Entity::new(now()?, attributes, Default::default())
-            .map_err(|error| error.to_string())?;
-        let entities = Entities::from_entities(entities.into_iter().chain([now]), None)
+        let now = ast::Entity::new_with_attr_partial_value(
+            now()?.into(),
+            [("request".into(), facts.into())],
+            HashSet::new(),
+            HashSet::new(),
+            [],
+        );
+        let entities = entities
+            .clone()
+            .add_entities(
+                [Arc::new(now)],
+                None::<&NoEntitiesSchema>,
+                TCComputation::AssumeAlreadyComputed,
+                Extensions::all_available(),
+            )
             .map_err(|error| error.to_string())?;
         let request = PartialRequest::new(
             PartialEntityUid::from_concrete(principal.clone()),
@@ -106,25 +113,29 @@ impl<'a> Question<'a> {
             schema,
         )
         .map_err(|error| error.to_string())?;
-        let entities =
-            PartialEntities::from_concrete(entities, schema).map_err(|error| error.to_string())?;
+        let entities = PartialEntities::from_concrete(entities.into(), schema)
+            .map_err(|error| error.to_string())?;
         Ok(Self { request, entities, schema })
     }
 
-    /// Adds what the policies of `slice` say.
-    pub(crate) fn put(&self, slice: &Slice, listing: &mut Listing) {
-        // What was rewritten is of the same type as what was validated. Should Cedar see that
-        // otherwise, then the original policies answer, with nothing known of the request.
-        let ask = |policies: &'_ PolicySet| -> Result<Listing, String> {
-            let response = policies
+    /// What `policies` say.
+    ///
+    /// # Errors
+    /// Why Cedar cannot say.
+    pub(crate) fn put(&self, policies: &[Rc<Candidate>]) -> Result<Listing, String> {
+        let ask = |set: Result<PolicySet, String>| -> Result<Listing, String> {
+            let set = set?;
+            let response = set
                 .tpe(&self.request, &self.entities, self.schema)
                 .map_err(|error| error.to_string())?;
-            Ok(Listing::read(&response))
+            Ok(Listing::read(&response, policies))
         };
-        match ask(&slice.listing).or_else(|_| ask(&slice.policies)) {
-            Ok(found) => listing.extend(found),
-            Err(message) => listing.failure = Some(message),
-        }
+        let rewritten =
+            policies.iter().map(|policy| policy.listing()).collect::<Result<Vec<_>, _>>();
+        // What was rewritten is of the same type as what was validated. Should Cedar see that
+        // otherwise, then the original policies answer, with nothing known of the request.
+        ask(rewritten.and_then(policy_set))
+            .or_else(|_| ask(policy_set(policies.iter().map(|policy| &policy.policy))))
     }
 }
 

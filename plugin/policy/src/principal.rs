@@ -4,10 +4,12 @@
 //! there.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
 
 use cedar_policy::{Entity, EntityUid, RestrictedExpression};
 
 use crate::catalog::Groups;
+use crate::closure::{Closed, closed};
 use crate::names;
 
 /// Most groups, most roles and most claims one caller may have.
@@ -32,12 +34,22 @@ pub struct Caller {
 }
 
 /// A caller as entities, ready for decisions. Keep it as long as the token is valid, and no longer
-/// than the engine it came from.
+/// than the engine it came from. Clones are the same principal; what the engine remembers of one it
+/// does not remember of another that was made from an equal caller.
 #[derive(Clone, Debug)]
-pub struct Principal {
+pub struct Principal(pub(crate) Rc<Known>);
+
+/// What a [`Principal`] is.
+#[derive(Debug)]
+pub(crate) struct Known {
     pub(crate) uid: EntityUid,
-    /// The caller and every group around it.
-    pub(crate) entities: Vec<Entity>,
+    /// The caller and every group around it. Empty for anonymous callers: entities of that type have
+    /// neither attributes nor parents.
+    pub(crate) entities: Closed,
+    /// What the caller is or lies in: a policy whose scope names anything else does not match.
+    pub(crate) memberships: Vec<EntityUid>,
+    /// How many bytes it takes, about.
+    pub(crate) weight: usize,
 }
 
 /// Why a caller cannot be a principal: it must be refused.
@@ -59,7 +71,9 @@ pub enum PrincipalError {
 impl Principal {
     /// The caller without a token.
     pub(crate) fn anonymous() -> Self {
-        Self { uid: names::uid(&names::ANONYMOUS, names::ANONYMOUS_ID), entities: Vec::new() }
+        let uid = names::uid(&names::ANONYMOUS, names::ANONYMOUS_ID);
+        let memberships = vec![uid.clone()];
+        Self(Rc::new(Known { uid, entities: Vec::new(), memberships, weight: 256 }))
     }
 
     /// `caller` with the configured `groups` around those it is in.
@@ -100,6 +114,17 @@ impl Principal {
         let mut entities = vec![user];
         entities.extend(roles.into_iter().map(Entity::with_uid));
         entities.extend(groups.around(&caller.groups));
-        Ok(Self { uid, entities })
+        let memberships = entities.iter().map(Entity::uid).collect();
+        let weight = weight(caller, &entities);
+        let entities = closed(entities).map_err(PrincipalError::Entity)?;
+        Ok(Self(Rc::new(Known { uid, entities, memberships, weight })))
     }
+}
+
+/// Texts of the token and their places in maps, each of which stands in a few of them.
+fn weight(caller: &Caller, entities: &[Entity]) -> usize {
+    let claims: usize =
+        caller.claims.iter().map(|(name, text)| name.len() + text.len() + 128).sum();
+    let names: usize = entities.iter().map(|entity| entity.uid().id().unescaped().len()).sum();
+    claims + 4 * names + 512 * entities.len()
 }

@@ -3,8 +3,14 @@
 //!
 //! Arguments of tools are converted in `arguments`.
 
-use cedar_policy::{Context, RestrictedExpression};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use cedar_policy_core::ast::{Context, Value};
 use toolgate_protocol::json::Json;
+
+use crate::looks::Looks;
+use crate::values;
 
 /// What a caller asks for.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +73,18 @@ pub struct RequestFacts<'a> {
 }
 
 impl Target<'_> {
+    /// The action of the model that it is, which a tool may have one of its own for.
+    pub(crate) fn action(&self) -> &'static str {
+        match self {
+            Self::Server(_, ServerAction::Connect) => "connect",
+            Self::Server(_, ServerAction::SetLogLevel) => "set_log_level",
+            Self::Server(_, ServerAction::UseTasks) => "use_tasks",
+            Self::Tool { .. } => "call_tool",
+            Self::Prompt { .. } => "get_prompt",
+            Self::Resource { .. } => "read_resource",
+        }
+    }
+
     /// The server that is asked.
     #[must_use]
     pub fn server(&self) -> &str {
@@ -79,56 +97,76 @@ impl Target<'_> {
     }
 }
 
+/// Earliest and latest time that Cedar reads: the first and the last millisecond of the years 0 to
+/// 9999.
+const TIMES: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
+
 impl RequestFacts<'_> {
-    /// The record of schema type `MCP::Request`.
+    /// Whether every fact has a form in Cedar, looked at or not: what is wrongly known must not be
+    /// passed over.
     ///
     /// # Errors
-    /// The reason, when a fact has no Cedar form: what is wrongly known must not be passed over, or
-    /// a forbid that looks at it would not see it.
-    pub(crate) fn to_record(self) -> Result<RestrictedExpression, String> {
-        let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
-        let mut members = vec![
-            ("time".to_owned(), RestrictedExpression::new_datetime(datetime_text(self.time_ms)?)),
-            (
-                "scopes".to_owned(),
-                RestrictedExpression::new_set(self.scopes.iter().map(|scope| text(scope))),
-            ),
-        ];
-        if let Some(address) = self.source_ip {
-            // Parsed here too: Cedar's `ip` takes ranges, a source address is never one.
-            let address: std::net::IpAddr =
-                address.parse().map_err(|_| "`source_ip` is not an IP address".to_owned())?;
-            members.push((
-                "source_ip".to_owned(),
-                RestrictedExpression::new_ip(address.to_canonical().to_string()),
-            ));
+    /// The reason why one has none.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        if !TIMES.contains(&self.time_ms) {
+            return Err("`time_ms` is not within the years 0 to 9999".to_owned());
         }
-        for (name, value) in [
-            ("session", self.session),
-            ("client_name", self.client_name),
-            ("protocol_version", self.protocol_version),
+        self.source().map(|_| ())
+    }
+
+    /// The members of `MCP::Request` that `looks` names.
+    ///
+    /// # Errors
+    /// The reason, when one of these facts has no Cedar form.
+    pub(crate) fn to_record(self, looks: Looks) -> Result<Value, String> {
+        let mut members: Vec<(&str, Value)> = Vec::new();
+        if looks.at(Looks::TIME) {
+            let time = datetime_text(self.time_ms).and_then(|text| values::DATETIME.value(&text));
+            members.push(("time", time.ok_or("`time_ms` is not a time")?));
+        }
+        if looks.at(Looks::SCOPES) {
+            let scopes = self.scopes.iter().map(|scope| Value::from(scope.as_str()));
+            members.push(("scopes", Value::set(scopes, None)));
+        }
+        if looks.at(Looks::SOURCE_IP)
+            && let Some(address) = self.source()?
+        {
+            let address = values::IP.value(&address.to_string());
+            members.push(("source_ip", address.ok_or("`source_ip` is not an IP address")?));
+        }
+        for (name, look, value) in [
+            ("session", Looks::SESSION, self.session),
+            ("client_name", Looks::CLIENT_NAME, self.client_name),
+            ("protocol_version", Looks::PROTOCOL_VERSION, self.protocol_version),
         ] {
-            members.extend(value.map(|value| (name.to_owned(), text(value))));
+            members.extend(value.filter(|_| looks.at(look)).map(|value| (name, value.into())));
         }
-        if let Some(seconds) = self.token_age_seconds {
-            members.push(("token_age_seconds".to_owned(), RestrictedExpression::new_long(seconds)));
+        if let Some(seconds) = self.token_age_seconds.filter(|_| looks.at(Looks::TOKEN_AGE)) {
+            members.push(("token_age_seconds", seconds.into()));
         }
-        RestrictedExpression::new_record(members).map_err(|error| error.to_string())
+        Ok(Value::record(members, None))
+    }
+
+    /// Parsed here, since Cedar's `ip` takes ranges too, and a source address is never one.
+    fn source(&self) -> Result<Option<IpAddr>, String> {
+        let Some(address) = self.source_ip else { return Ok(None) };
+        let address: IpAddr =
+            address.parse().map_err(|_| "`source_ip` is not an IP address".to_owned())?;
+        Ok(Some(address.to_canonical()))
     }
 }
 
 /// `context`: the request and, for a typed tool, its arguments.
-pub(crate) fn context(
-    request: RestrictedExpression,
-    arguments: Option<RestrictedExpression>,
-) -> Result<Context, String> {
-    let arguments = arguments.map(|arguments| ("arguments".to_owned(), arguments));
-    Context::from_pairs([("request".to_owned(), request)].into_iter().chain(arguments))
-        .map_err(|error| error.to_string())
+pub(crate) fn context(request: Value, arguments: Option<Value>) -> Context {
+    let arguments = arguments.map(|arguments| ("arguments".into(), arguments));
+    Context::Value(Arc::new([("request".into(), request)].into_iter().chain(arguments).collect()))
 }
 
-/// `time_ms` as Cedar writes a datetime, e.g. `2026-11-23T11:09:30.000Z`.
-fn datetime_text(time_ms: i64) -> Result<String, String> {
+/// `time_ms` as Cedar writes a datetime, e.g. `2026-11-23T11:09:30.000Z`; None beyond [`TIMES`].
+fn datetime_text(time_ms: i64) -> Option<String> {
+    if !TIMES.contains(&time_ms) {
+        return None;
+    }
     const DAY: i64 = 86_400_000;
     let (days, in_day) = (time_ms.div_euclid(DAY), time_ms.rem_euclid(DAY));
     // Days to a date in the proleptic Gregorian calendar: the year starts in March, so that the leap
@@ -142,12 +180,9 @@ fn datetime_text(time_ms: i64) -> Result<String, String> {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    if !(0..=9999).contains(&year) {
-        return Err("`time_ms` is not within the years 0 to 9999".to_owned());
-    }
     let (seconds, millis) = (in_day / 1000, in_day % 1000);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    Ok(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"))
+    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"))
 }
 
 #[cfg(test)]
@@ -168,7 +203,8 @@ mod tests {
         ] {
             assert_eq!(datetime_text(time_ms).unwrap(), text);
             let facts = RequestFacts { time_ms, ..RequestFacts::default() };
-            let context = context(facts.to_record().unwrap(), None).unwrap();
+            facts.validate().unwrap();
+            let context = context(facts.to_record(Looks::TIME).unwrap(), None).into();
             let read = cedar_policy::eval_expression(
                 &cedar_policy::Request::new(
                     "A::\"a\"".parse().unwrap(),
@@ -187,7 +223,9 @@ mod tests {
             );
         }
         for beyond in [i64::MIN, -62_167_219_200_001, 253_402_300_800_000, i64::MAX] {
-            assert!(datetime_text(beyond).is_err());
+            assert!(datetime_text(beyond).is_none());
+            let facts = RequestFacts { time_ms: beyond, ..RequestFacts::default() };
+            assert!(facts.validate().is_err());
         }
     }
 
@@ -195,7 +233,8 @@ mod tests {
     fn a_source_address_that_is_none_is_an_error() {
         for wrong in ["", "10.0.0.0/8", "10.0.0.1:80", "localhost"] {
             let facts = RequestFacts { source_ip: Some(wrong), ..RequestFacts::default() };
-            assert!(facts.to_record().is_err(), "{wrong}");
+            assert!(facts.validate().is_err(), "{wrong}");
+            assert!(facts.to_record(Looks::SOURCE_IP).is_err(), "{wrong}");
         }
     }
 }
