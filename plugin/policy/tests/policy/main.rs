@@ -8,4 +8,5 @@ mod compile;
 mod decisions;
 mod demo;
 mod listing;
+mod plain;
 mod support;

@@ -10,6 +10,12 @@ use toolgate_protocol::json::Json;
 /// 2026-11-23T12:00:00Z
 pub(crate) const NOON: i64 = 1_795_435_200_000;
 
+/// Four hours before.
+pub(crate) const MORNING: i64 = NOON - 4 * 3_600_000;
+
+/// 2031-01-01T00:00:00Z
+pub(crate) const YEARS_LATER: i64 = 1_924_992_000_000;
+
 pub(crate) const SCHEMA: &str = r#"
 namespace MCP {
   type Line = { amount: Long };
