@@ -19,7 +19,7 @@ use crate::denial::{Denial, Reason};
 use crate::event::{CallId, CallOutcome, Effect, Event, FieldValue, Flow, HeadEdit, Timestamp};
 use crate::gateway::Gateway;
 use crate::request::{Asked, Head, body_too_large, body_withheld};
-use crate::response::{Answer, Handling, ResponseFilter};
+use crate::response::{Answer, Handling, Piece, ResponseFilter};
 use crate::session::Sessions;
 
 /// Most rounds of calls for one request: a stale login, a new one, a read, and one to spare.
@@ -258,10 +258,14 @@ impl Phase {
                 let mut visible = |kind: ListKind, name: &str| {
                     gateway.visible(&asked, &listed(kind, &server, name), now)
                 };
-                if let Err(reason) = filter.push(chunk, end, &mut visible, &mut bytes) {
-                    fail(step.audit, reason);
+                match filter.push(chunk, end, &mut visible, &mut bytes) {
+                    Ok(Piece::AsItCame) => {}
+                    Ok(Piece::Replaced) => step.out.push(Effect::ReplaceChunk(bytes)),
+                    Err(reason) => {
+                        fail(step.audit, reason);
+                        step.out.push(Effect::ReplaceChunk(bytes));
+                    }
                 }
-                step.out.push(Effect::ReplaceChunk(bytes));
                 step.audit.listed = filter.listed();
                 step.audit.hidden = filter.hidden();
                 let next = if end { Self::Proxied } else { Self::FilterResponse { asked, filter } };
@@ -292,7 +296,13 @@ impl Phase {
 impl Step<'_> {
     fn read(&mut self, head: Head, body: &[u8]) -> (Phase, Flow) {
         match Asked::read(head, body, self.audit) {
-            Ok(asked) => self.decide(Box::new(asked), Facts::default(), 0),
+            Ok(mut asked) => {
+                // Whoever writes as the gateway does has its body go on where it lies.
+                if asked.body == body {
+                    asked.body = Vec::new();
+                }
+                self.decide(Box::new(asked), Facts::default(), 0)
+            }
             Err((denial, id)) => self.deny(denial, id.as_ref()),
         }
     }

@@ -115,6 +115,13 @@ impl Gateway {
         self.servers.values().map(|server| &*server.cluster)
     }
 
+    /// Whether anything depends on the address that requests come from: otherwise the host need not
+    /// be asked.
+    #[must_use]
+    pub fn reads_source(&self) -> bool {
+        self.policy.looks_at_source()
+    }
+
     /// Largest request body that is read, in bytes. A host may refuse to hold more.
     #[must_use]
     pub fn request_bytes(&self) -> usize {

@@ -51,6 +51,15 @@ enum Mode {
     Drop,
 }
 
+/// What becomes of a piece of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// It goes on as it came.
+    AsItCame,
+    /// Other bytes go on instead.
+    Replaced,
+}
+
 /// How to handle an answer.
 #[derive(Default)]
 pub(crate) struct Handling {
@@ -169,7 +178,7 @@ impl Answer {
 }
 
 impl ResponseFilter {
-    /// Takes the next piece of the body and appends to `out` what goes on instead.
+    /// Takes the next piece of the body and appends to `out` what goes on instead, if anything does.
     ///
     /// # Errors
     /// The reason when the rest of the answer cannot pass; `out` then holds what ends it.
@@ -179,21 +188,37 @@ impl ResponseFilter {
         end: bool,
         visible: &mut Visible<'_>,
         out: &mut Vec<u8>,
-    ) -> Result<(), Reason> {
+    ) -> Result<Piece, Reason> {
         let result = match &mut self.mode {
-            Mode::Drop => Ok(()),
+            Mode::Drop => Ok(Piece::Replaced),
             Mode::Replace(bytes) => {
                 out.append(bytes);
-                Ok(())
+                Ok(Piece::Replaced)
             }
             Mode::Json { body, most } if body.len() + chunk.len() > *most => {
                 Err((Reason::ServerTooLarge, false))
             }
+            // A list in one piece is read where it lies, and most callers see all of it.
+            Mode::Json { body, .. } if end && body.is_empty() => {
+                json(chunk, visible, &mut self.seen, out)
+                    .map(|edited| if edited { Piece::Replaced } else { Piece::AsItCame })
+            }
             Mode::Json { body, .. } => {
                 body.extend_from_slice(chunk);
-                if end { json(body, visible, &mut self.seen, out) } else { Ok(()) }
+                let read = if end {
+                    json(body, visible, &mut self.seen, out).map(|edited| {
+                        if !edited {
+                            out.append(body);
+                        }
+                    })
+                } else {
+                    Ok(())
+                };
+                read.map(|()| Piece::Replaced)
             }
-            Mode::Events(splitter) => events(splitter, chunk, visible, &mut self.seen, out),
+            Mode::Events(splitter) => {
+                events(splitter, chunk, visible, &mut self.seen, out).map(|()| Piece::Replaced)
+            }
         };
         result.map_err(|(reason, in_stream)| {
             let message = "the server's answer could not be read and was withheld";
@@ -221,16 +246,19 @@ impl ResponseFilter {
     }
 }
 
+/// Filters the lists of a document; false, with nothing in `out`, when it may go on as it came.
 fn json(
     body: &[u8],
     visible: &mut Visible<'_>,
     seen: &mut Option<Filtered>,
     out: &mut Vec<u8>,
-) -> Result<(), (Reason, bool)> {
+) -> Result<bool, (Reason, bool)> {
     let mut message = Json::parse(body).map_err(|_| (Reason::ServerAnswer, false))?;
-    filter_message(&mut message, visible, seen).map_err(|reason| (reason, false))?;
-    message.write(out);
-    Ok(())
+    let edited = filter_message(&mut message, visible, seen).map_err(|reason| (reason, false))?;
+    if edited {
+        message.write(out);
+    }
+    Ok(edited)
 }
 
 fn events(

@@ -71,6 +71,7 @@ pub(crate) fn request(
         let value = Secret::new(format!("{before}{}{after}", fetched.value.expose()));
         edit.set.push((header.clone(), FieldValue::Secret(Rc::new(value))));
     }
+    spare(&mut edit, &asked.head.headers);
     UpstreamRequest {
         cluster: Rc::clone(&server.cluster),
         scheme: server.scheme,
@@ -78,6 +79,19 @@ pub(crate) fn request(
         path: Rc::clone(&server.path),
         edit,
     }
+}
+
+/// Takes out of `edit` what `headers` make needless: each field is a call of the host.
+fn spare(edit: &mut HeadEdit, headers: &Headers) {
+    let HeadEdit { remove, set } = edit;
+    set.retain(|(name, value)| {
+        let mut arrived = headers.iter().filter(|(present, _)| present == name);
+        let (Some((_, arrived)), None) = (arrived.next(), arrived.next()) else { return true };
+        // To set a field that is there once replaces it; of more, some hosts replace only the first.
+        remove.retain(|removed| removed != name);
+        // What a secret is compared with takes a time that tells of it.
+        !matches!(value, FieldValue::Public(value) if value.as_bytes() == arrived)
+    });
 }
 
 fn removed(server: &Server, headers: &Headers, era: Era) -> Vec<String> {

@@ -194,7 +194,8 @@ impl HttpContext for HttpExchange {
         let headers = Headers::from_pairs(headers);
         let end = self.host.is_bodyless(&headers, end);
         self.request_ended = end;
-        let source = self.host.source();
+        let reads_source = self.gateway.as_ref().is_some_and(|gateway| gateway.reads_source());
+        let source = if reads_source { self.host.source() } else { None };
         self.service_host = self.host.service_host();
         match self.handle(Event::RequestHead { headers, source, end }) {
             Flow::Forward => Action::Continue,

@@ -3,8 +3,6 @@
 //! Every difference with what was observed of it and the test that guards it: docs/kong.md. Not here:
 //! Kong's way of losing contexts (`lost`), audit records in Kong's log (`kong_log`).
 
-use std::rc::Rc;
-
 use serde::Deserialize;
 use toolgate_core::{AuditRecord, Headers, HttpCall, UpstreamRequest};
 
@@ -14,6 +12,9 @@ use crate::kong_log;
 /// The header by which Envoy's route table finds the upstream. Envoy takes it out of every client's
 /// request before the filter runs, so that only the filter can have set it.
 const UPSTREAM_HEADER: &str = "x-toolgate-upstream";
+
+/// What the names of audit fields begin with in Envoy's filter state.
+const AUDIT_PREFIX: &str = "toolgate.";
 
 /// Which proxy runs the filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,12 +199,16 @@ impl Host {
     /// Writes the record of an exchange where the host's access log reads it.
     pub(crate) fn audit(self, record: &AuditRecord) {
         match self {
-            Self::Envoy => record.each_field(|name, value| {
-                let path: Rc<str> = format!("toolgate.{name}").into();
-                if let Err(Status(status)) = abi::set_property(&path, value.as_bytes()) {
-                    log::error!("audit field {name} could not be written: status {status}");
-                }
-            }),
+            Self::Envoy => {
+                let mut path = AUDIT_PREFIX.to_owned();
+                record.each_field(|name, value| {
+                    path.truncate(AUDIT_PREFIX.len());
+                    path.push_str(name);
+                    if let Err(Status(status)) = abi::set_property(&path, value.as_bytes()) {
+                        log::error!("audit field {name} could not be written: status {status}");
+                    }
+                });
+            }
             Self::Kong => kong_log::write(record),
         }
     }

@@ -16,6 +16,7 @@ use crate::config::{PolicyConfig, PolicyText, Problem};
 use crate::decision::{Decision, Outcome, PolicyError, Refusal};
 use crate::index::{Candidate, Index};
 use crate::listing::Listing;
+use crate::looks::Looks;
 use crate::names;
 use crate::policies;
 use crate::principal::{Caller, Principal, PrincipalError};
@@ -93,6 +94,13 @@ impl PolicyEngine {
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Whether some policy looks at [`RequestFacts::source_ip`]. Where none does, decisions are the same
+    /// with every valid address and without one.
+    #[must_use]
+    pub fn looks_at_source(&self) -> bool {
+        self.index.looks().at(Looks::SOURCE_IP)
     }
 
     /// The principal that `caller` is.

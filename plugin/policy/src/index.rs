@@ -60,6 +60,8 @@ pub(crate) struct Index {
     policies: Keyed<Keyed<Keyed<Vec<Rc<Candidate>>>>>,
     /// Ids of tools, prompts and resources that some policy names.
     named: HashSet<EntityUid>,
+    /// What all policies together look at.
+    looks: Looks,
     /// Policies that look at which tool, prompt or resource it is.
     looking_at_names: Vec<Rc<Candidate>>,
 }
@@ -134,6 +136,7 @@ impl Index {
             actions: HashMap::new(),
             policies: Keyed::default(),
             named: HashSet::new(),
+            looks: Looks::NOTHING,
             looking_at_names: Vec::new(),
         };
         for uid in schema.schema.actions() {
@@ -172,6 +175,7 @@ impl Index {
         let kinds = [&*names::TOOL, &*names::PROMPT, &*names::RESOURCE];
         let literals = policy.entity_literals().into_iter();
         self.named.extend(literals.filter(|uid| kinds.contains(&uid.type_name())));
+        self.looks = self.looks.and(candidate.looks);
         if candidate.looks.at(Looks::NAME) {
             self.looking_at_names.push(Rc::clone(candidate));
         }
@@ -201,6 +205,11 @@ impl Index {
     /// The action called `id`, if requests can have it.
     pub(crate) fn action(&self, id: &str) -> Option<&Rc<Action>> {
         self.actions.get(id)
+    }
+
+    /// What all policies together look at.
+    pub(crate) fn looks(&self) -> Looks {
+        self.looks
     }
 
     /// The ids of all actions.

@@ -9,6 +9,7 @@ use toolgate_core::{
     CallOutcome, Effect, Event, Exchange, Flow, Gateway, HeadEdit, Headers, HttpCall, Timestamp,
     UpstreamRequest,
 };
+use toolgate_protocol::jsonrpc::Message;
 
 use crate::configuration;
 use crate::play::{Driver, Observed, Request, Session};
@@ -143,7 +144,7 @@ impl<'a> Run<'a> {
             let body = match self.body.take() {
                 Some(body) => body,
                 None if bodyless => Vec::new(),
-                None => return Err("the client's own bytes would go upstream".into()),
+                None => as_the_gateway_writes(&request.pieces.concat())?,
             };
             self.world.answer(asked(&upstream, &pairs, &request.method, body))
         };
@@ -308,6 +309,16 @@ fn asked(
         path: upstream.path.to_string(),
         headers,
         body,
+    }
+}
+
+/// What the client sent, which may only go on when it is what the gateway would have written.
+fn as_the_gateway_writes(body: &[u8]) -> Result<Vec<u8>, String> {
+    let message = Message::parse(body).map_err(|error| error.to_string())?;
+    if message.to_bytes() == body {
+        Ok(body.to_vec())
+    } else {
+        Err("the client's own bytes would go upstream".into())
     }
 }
 
