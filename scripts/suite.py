@@ -31,6 +31,8 @@ if sys.version_info < (3, 11):
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "target" / "tools"
 CARGO_DENY = "0.20.2"
+# A workspace of its own, which only the part "peers" builds.
+RUST_PEERS = "tests/peers/rmcp/Cargo.toml"
 # The longest that one runner may take, compiling included.
 LIMIT_SECONDS = 45 * 60
 COUNTS = (
@@ -47,6 +49,7 @@ NOTHING_RAN = "no tests to run!"  # what wasm-bindgen-test-runner says, and ends
 def lint(part: "Part") -> None:
     """formatting, clippy for the host and for WebAssembly, licences and sources, shell scripts"""
     part.verify("formatting", "cargo", "fmt", "--all", "--check")
+    part.verify("formatting of the peers", "cargo", "fmt", "--manifest-path", RUST_PEERS, "--check")
     deny = ["--", "--deny", "warnings"]
     part.verify("clippy", "cargo", "clippy", "--locked", "--keep-going", "--workspace", "--all-targets", *deny)
     if part.prepare("the target", "scripts/rust-target", "wasm32-wasip1"):
@@ -55,6 +58,8 @@ def lint(part: "Part") -> None:
     if part.install("cargo-deny", CARGO_DENY, "cargo-deny"):
         check = ["cargo-deny", "--locked", "check", "--hide-inclusion-graph"]
         part.verify("licences, bans and sources", *check, "licenses", "bans", "sources")
+        of_peers = ["cargo-deny", "--manifest-path", RUST_PEERS, "--config", "deny.toml", *check[1:]]
+        part.verify("licences, bans and sources of the peers", *of_peers, "licenses", "bans", "sources")
         if succeeds("cargo-deny", "--locked", "fetch", "db"):
             part.verify("advisories", *check, "--disable-fetch", "advisories")
         else:
@@ -114,8 +119,15 @@ def conformance(part: "Part") -> None:
 
 def clients(part: "Part") -> None:
     """end to end: the official clients, Envoy with the plugin, real MCP servers, a vault"""
-    if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch"):
+    if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy", "vault", "python", "node", "inspector"):
         part.run("clients", "target/tools/python/bin/python", "tests/clients/run.py")
+
+
+def peers(part: "Part") -> None:
+    """every official client at every official server, directly and through the gateway; writes docs/peers.md"""
+    fetch = ["scripts/fetch", "envoy", "python", "node", "inspector", "fastmcp", "rmcp"]
+    if part.prepare("the build", "scripts/build") and part.prepare("fetching", *fetch):
+        part.run("peers", "tests/peers/run")
 
 
 def demo(part: "Part") -> None:
@@ -124,7 +136,7 @@ def demo(part: "Part") -> None:
 
 
 PARTS: dict[str, Callable[["Part"], None]] = {
-    part.__name__: part for part in (lint, native, webassembly, wasm, kong, envoy, conformance, clients, demo)
+    part.__name__: part for part in (lint, native, webassembly, wasm, kong, envoy, conformance, clients, peers, demo)
 }
 
 

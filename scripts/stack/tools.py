@@ -8,6 +8,8 @@
     python     a virtual environment with requirements.txt
     node       the npm packages of tests/peers, by its lock file
     inspector  the MCP Inspector of tests/peers/inspector, which only the tests need
+    fastmcp    a virtual environment with tests/peers/fastmcp/requirements.txt, which only the tests need
+    rmcp       the client and the server of tests/peers/rmcp, built with cargo, which only the tests need
 
 What is installed on PATH is used when it is new enough; nothing is installed outside the
 repository, except in the package managers' own download caches.
@@ -48,9 +50,18 @@ class Vault:
 
 def python() -> Path:
     """The Python of a virtual environment that has requirements.txt."""
-    home = TOOLS / "python"
+    return virtual_environment("python", HERE / "requirements.txt")
+
+
+def fastmcp() -> Path:
+    """The Python of a virtual environment that has FastMCP. It is large, so only the tests that use it fetch it."""
+    return virtual_environment("fastmcp", PEERS / "fastmcp" / "requirements.txt")
+
+
+def virtual_environment(name: str, wanted: Path) -> Path:
+    """The Python of a virtual environment that has exactly these requirements."""
+    home = TOOLS / name
     interpreter = home / "bin" / "python"
-    wanted = HERE / "requirements.txt"
     if fresh(home, wanted):
         return interpreter
     shutil.rmtree(home, ignore_errors=True)
@@ -60,10 +71,18 @@ def python() -> Path:
     )
     run(
         [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(wanted)],
-        "pip could not install scripts/stack/requirements.txt from PyPI",
+        f"pip could not install {relative(wanted)} from PyPI",
     )
     stamp(home, wanted)
     return interpreter
+
+
+def rmcp() -> Path:
+    """The client and the server on the official Rust SDK, one program. Cargo knows when it is up to date."""
+    source, target = PEERS / "rmcp", TOOLS / "rmcp"
+    build = ["cargo", "build", "--quiet", "--locked", "--manifest-path", str(source / "Cargo.toml")]
+    run([*build, "--target-dir", str(target)], "cargo could not build tests/peers/rmcp", cwd=ROOT)
+    return target / "debug" / "toolgate-test-peers"
 
 
 def node() -> Path:
@@ -255,7 +274,8 @@ def stamp(home: Path, *inputs: Path) -> None:
 
 
 def main() -> None:
-    makers = {"envoy": envoy, "vault": vault, "python": python, "node": node, "inspector": inspector}
+    makers = {"envoy": envoy, "vault": vault, "python": python, "node": node}
+    makers |= {"inspector": inspector, "fastmcp": fastmcp, "rmcp": rmcp}
     names = sys.argv[1:] or list(makers)
     if unknown := [name for name in names if name not in makers]:
         sys.exit(f"usage: tools [{'|'.join(makers)}]...\nunknown: {' '.join(unknown)}")

@@ -19,7 +19,6 @@ Everything of the last run is under target/conformance. Standard library only.
 import argparse
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import tomllib
@@ -29,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stack import tools
+from stack import gateway, tools
 from stack.console import ROOT, TARGET, StackError, fail, heading, relative, say
 from stack.supervisor import Supervisor
 
@@ -44,7 +43,6 @@ REVISIONS = ("2025-11-25", "2026-07-28")
 # What the gateway checks by itself, so that a server need not.
 HEADER_REVISION = "2026-07-28"
 HEADER_SCENARIOS = ("http-custom-header-server-validation", "http-header-validation", "server-stateless")
-ENVOY_READY_SECONDS = 120
 SUITE_SECONDS = 300
 
 POLICY = '@id("everybody-everything") permit (principal is MCP::Anonymous, action, resource);'
@@ -110,7 +108,7 @@ class Suite:
 
     def scenarios(self, revision: str) -> list[Scenario]:
         """What a revision requires of servers, and what is run without being required."""
-        lists = self.yaml((PACKAGE / "requirements" / f"{revision}.yaml").read_text())
+        lists = gateway.yaml((PACKAGE / "requirements" / f"{revision}.yaml").read_text())
         required = [Scenario(revision, name, None) for name in lists["server"]]
         others = [
             Scenario(revision, entry["scenario"], entry["reason"])
@@ -124,13 +122,6 @@ class Suite:
 
     def run_scenario(self, scenario: str, revision: str, url: str, output: Path) -> Result:
         return self._run(output, url, "--scenario", scenario, "--spec-version", revision)[scenario]
-
-    def yaml(self, text: str) -> Any:
-        command = [str(self.node), str(HERE / "yaml.mjs")]
-        answer = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-        if answer.returncode != 0:
-            raise StackError(f"not YAML: {answer.stderr.strip()[-500:]}")
-        return json.loads(answer.stdout)
 
     def _run(self, output: Path, url: str, *options: str) -> dict[str, Result]:
         output.mkdir(parents=True)
@@ -179,23 +170,10 @@ class Place:
     gateway: str
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, chosen by the system."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
-def start(supervisor: Supervisor, suite: Suite, plugin: Path) -> dict[str, Place]:
+def start(supervisor: Supervisor, plugin: Path) -> dict[str, Place]:
     """Starts the fixtures and Envoy; returns where they are once all of them answer."""
-    node, envoy = tools.node(), tools.envoy()
-    gateway_port, admin_port, *server_ports = free_ports(4)
-    servers = dict(zip(("fixture", "careless"), server_ports, strict=True))
+    node = tools.node()
+    servers = dict(zip(("fixture", "careless"), gateway.free_ports(2), strict=True))
     children = {
         name: supervisor.start(
             name,
@@ -205,59 +183,12 @@ def start(supervisor: Supervisor, suite: Suite, plugin: Path) -> dict[str, Place
         )
         for name, port in servers.items()
     }
-    config = HOME / "envoy.json"
-    sample = suite.yaml((ROOT / "envoy" / "envoy.yaml").read_text())
-    config.write_text(json.dumps(gateway_config(sample, plugin, gateway_port, admin_port, servers), indent=2))
-    command = [str(envoy), "-c", str(config), "--disable-hot-restart", "--file-flush-interval-msec", "100"]
-    command += ["--component-log-level", "main:warning", "--concurrency", "1"]
-    gateway = supervisor.start("envoy", command, cwd=ROOT, stdout=HOME / "access.log")
+    # The suite asks like a page of the gateway's own origin, and like one of another.
+    envoy = gateway.start(supervisor, HOME, gateway.Settings(plugin, servers, POLICY, identity={"anonymous": True}))
     for name, port in servers.items():
         supervisor.wait_until_answers(children[name], f"http://127.0.0.1:{port}/ready", status=200)
-    supervisor.wait_until_answers(
-        gateway, f"http://127.0.0.1:{admin_port}/ready", within=ENVOY_READY_SECONDS, status=200
-    )
-    return {
-        name: Place(f"http://127.0.0.1:{port}/mcp", f"http://127.0.0.1:{gateway_port}/mcp/{name}")
-        for name, port in servers.items()
-    }
-
-
-def gateway_config(config: Any, file: Path, port: int, admin_port: int, servers: dict[str, int]) -> Any:
-    """envoy/envoy.yaml with other ports and servers, and a policy that permits everything to anybody."""
-    resources = config["static_resources"]
-    config["admin"]["address"]["socket_address"]["port_value"] = admin_port
-    listener = only(resources["listeners"])
-    listener["address"]["socket_address"]["port_value"] = port
-    manager = only(only(listener["filter_chains"])["filters"])["typed_config"]
-    wasm = next(each for each in manager["http_filters"] if each["name"] == "toolgate")["typed_config"]["config"]
-    del wasm["vm_config"]["environment_variables"]
-    wasm["vm_config"]["code"]["local"]["filename"] = str(file)
-    plugin = wasm["configuration"]["value"]
-    plugin["servers"] = {
-        name: {"cluster": name, "authority": f"127.0.0.1:{server_port}"} for name, server_port in servers.items()
-    }
-    plugin["identity"] = {"anonymous": True}
-    # The suite asks like a page of the gateway's own origin, and like one of another.
-    plugin["origins"] = [f"http://127.0.0.1:{port}"]
-    plugin["policy"] = {"name": "conformance", "policies": {"conformance.cedar": POLICY}}
-    for unused in ("vaults", "credentials"):
-        plugin.pop(unused, None)
-    resources["clusters"] = [cluster(resources["clusters"][0], name, at) for name, at in servers.items()]
-    return config
-
-
-def cluster(sample: Any, name: str, port: int) -> Any:
-    made = json.loads(json.dumps(sample))
-    made["name"] = made["load_assignment"]["cluster_name"] = name
-    endpoint = only(only(made["load_assignment"]["endpoints"])["lb_endpoints"])["endpoint"]
-    endpoint["address"]["socket_address"]["port_value"] = port
-    return made
-
-
-def only(items: list[Any]) -> Any:
-    if len(items) != 1:
-        raise StackError("envoy/envoy.yaml is not built as this test knows it")
-    return items[0]
+    envoy.wait(supervisor)
+    return {name: Place(f"http://127.0.0.1:{port}/mcp", envoy.url(name)) for name, port in servers.items()}
 
 
 # --- comparing -------------------------------------------------------------------------------------
@@ -427,7 +358,7 @@ def main() -> None:
         shutil.rmtree(HOME, ignore_errors=True)
         with Supervisor(HOME) as supervisor:
             suite = Suite()
-            places = start(supervisor, suite, given.plugin)
+            places = start(supervisor, given.plugin)
             if given.scenario:
                 one_scenario(suite, places, given.scenario)
                 return

@@ -1,7 +1,12 @@
 // What the two TypeScript clients share: the command line, the actions and the output (../README.md).
 
-const ARGUMENTS = { ping: 0, tools: 0, call: 2, progress: 2, prompts: 0, prompt: 2, resources: 0, read: 1 };
+const ARGUMENTS = {
+    ping: 0, tools: 0, call: 2, progress: 2, cancel: 2, prompts: 0, prompt: 2, resources: 0, templates: 0, read: 1
+};
 const USAGE = 'usage: CLIENT URL [--era legacy|auto|modern] ACTION [ARGUMENT...] ...';
+
+/** What the user answers when a server asks. */
+export const ANSWER = { action: 'accept', content: { name: 'Ada' } };
 
 /** Connects with `connect(url, era, options)` and performs the actions of the command line. */
 export async function main(connect) {
@@ -47,14 +52,30 @@ async function perform(client, [action, name, argument]) {
             const result = await client.callWithProgress({ name, arguments: JSON.parse(argument) }, { onprogress });
             return { ...result, progress, after: after() };
         }
+        case 'cancel':
+            return cancelledAtItsFirstProgress(client, { name, arguments: JSON.parse(argument) });
         case 'prompts':
             return (await client.listPrompts()).prompts.map(prompt => prompt.name);
         case 'prompt':
             return client.getPrompt({ name, arguments: JSON.parse(argument) });
         case 'resources':
             return (await client.listResources()).resources.map(resource => resource.uri);
+        case 'templates':
+            return (await client.listResourceTemplates()).resourceTemplates.map(template => template.uriTemplate);
         case 'read':
             return client.readResource({ uri: name });
+    }
+}
+
+async function cancelledAtItsFirstProgress(client, params) {
+    const controller = new AbortController();
+    const onprogress = () => controller.abort();
+    try {
+        const result = await client.callWithProgress(params, { onprogress, signal: controller.signal });
+        return { ...result, cancelled: false };
+    } catch (error) {
+        if (!controller.signal.aborted) throw error;
+        return { cancelled: true };
     }
 }
 

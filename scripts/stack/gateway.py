@@ -1,0 +1,115 @@
+"""envoy/envoy.yaml with other ports, servers and policies, for tests that bring servers of their own."""
+
+import json
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stack import tools
+from stack.console import ROOT, StackError
+from stack.supervisor import Child, Supervisor
+
+ENVOY_CONFIG = ROOT / "envoy" / "envoy.yaml"
+READY_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """An Envoy with the plugin, and where it listens."""
+
+    child: Child
+    port: int
+    admin_port: int
+
+    def url(self, server: str) -> str:
+        return f"http://127.0.0.1:{self.port}/mcp/{server}"
+
+    def wait(self, supervisor: Supervisor) -> None:
+        """Waits until it serves. It compiles the plugin first, which takes a while on a busy machine."""
+        ready = f"http://127.0.0.1:{self.admin_port}/ready"
+        supervisor.wait_until_answers(self.child, ready, within=READY_SECONDS, status=200)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, chosen by the system."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a test's gateway has in place of what envoy/envoy.yaml has."""
+
+    plugin: Path
+    servers: dict[str, int]
+    """The port of each server."""
+    policy: str
+    """In Cedar."""
+    identity: Any = None
+    """The identity of envoy/envoy.yaml where None."""
+    forward_headers: tuple[str, ...] = ()
+
+
+def start(supervisor: Supervisor, home: Path, settings: Settings) -> Gateway:
+    """Starts Envoy with the plugin in front of servers; see `Gateway.wait`."""
+    port, admin_port = free_ports(2)
+    config = home / "envoy.json"
+    config.write_text(json.dumps(configured(yaml(ENVOY_CONFIG.read_text()), settings, port, admin_port), indent=2))
+    command = [str(tools.envoy()), "-c", str(config), "--disable-hot-restart", "--file-flush-interval-msec", "100"]
+    command += ["--component-log-level", "main:warning", "--concurrency", "1"]
+    child = supervisor.start("envoy", command, cwd=ROOT, stdout=home / "access.log")
+    return Gateway(child, port, admin_port)
+
+
+def yaml(text: str) -> Any:
+    """What YAML holds. Python's standard library has none; an npm package of the peers does."""
+    command = [str(tools.node()), str(tools.PEERS / "yaml.mjs")]
+    answer = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        raise StackError(f"not YAML: {answer.stderr.strip()[-500:]}")
+    return json.loads(answer.stdout)
+
+
+def configured(config: Any, settings: Settings, port: int, admin_port: int) -> Any:
+    resources = config["static_resources"]
+    config["admin"]["address"]["socket_address"]["port_value"] = admin_port
+    listener = only(resources["listeners"])
+    listener["address"]["socket_address"]["port_value"] = port
+    manager = only(only(listener["filter_chains"])["filters"])["typed_config"]
+    wasm = next(each for each in manager["http_filters"] if each["name"] == "toolgate")["typed_config"]["config"]
+    del wasm["vm_config"]["environment_variables"]
+    wasm["vm_config"]["code"]["local"]["filename"] = str(settings.plugin)
+    plugin = wasm["configuration"]["value"]
+    plugin["servers"] = {
+        name: {"cluster": name, "authority": f"127.0.0.1:{at}", "forward_headers": list(settings.forward_headers)}
+        for name, at in settings.servers.items()
+    }
+    plugin["identity"] = settings.identity or plugin["identity"]
+    plugin["origins"] = [f"http://127.0.0.1:{port}"]
+    plugin["policy"] = {"name": "test", "policies": {"test.cedar": settings.policy}}
+    for unused in ("vaults", "credentials"):
+        plugin.pop(unused, None)
+    resources["clusters"] = [cluster(resources["clusters"][0], name, at) for name, at in settings.servers.items()]
+    return config
+
+
+def cluster(sample: Any, name: str, port: int) -> Any:
+    made = json.loads(json.dumps(sample))
+    made["name"] = made["load_assignment"]["cluster_name"] = name
+    endpoint = only(only(made["load_assignment"]["endpoints"])["lb_endpoints"])["endpoint"]
+    endpoint["address"]["socket_address"]["port_value"] = port
+    return made
+
+
+def only(items: list[Any]) -> Any:
+    if len(items) != 1:
+        raise StackError("envoy/envoy.yaml is not built as this test knows it")
+    return items[0]
