@@ -16,6 +16,7 @@ use crate::cors;
 use crate::credentials::{Credential, VaultError, login_answer};
 use crate::decide::{Facts, Need, Stop, Verdict};
 use crate::denial::{Denial, Reason};
+use crate::disclosure;
 use crate::event::{CallId, CallOutcome, Effect, Event, FieldValue, Flow, HeadEdit, Timestamp};
 use crate::gateway::Gateway;
 use crate::request::{Asked, Head, body_too_large, body_withheld};
@@ -399,7 +400,7 @@ impl Step<'_> {
             answer.handling(filter_lists, asked.message.as_ref(), limits);
         if let Some(reason) = failure {
             fail(self.audit, reason);
-            if reason == Reason::ServerUnreachable {
+            if reason == Reason::ServerUnreachable && !disclosure::forwarded(headers) {
                 // As far as can be told, it was the host that answered.
                 self.audit.upstream_status = None;
             }
@@ -408,6 +409,7 @@ impl Step<'_> {
             cors::edit(origin, edit.get_or_insert_default());
         }
         self.seal_session(&asked, headers, &mut edit);
+        disclosure::remove(headers, &mut edit);
         self.out.extend(edit.map(Effect::EditResponse));
         match filter {
             Some(filter) => (Phase::FilterResponse { asked, filter }, Flow::Forward),

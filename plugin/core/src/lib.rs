@@ -16,6 +16,7 @@ mod cors;
 mod credentials;
 mod decide;
 mod denial;
+mod disclosure;
 mod event;
 mod exchange;
 mod gateway;

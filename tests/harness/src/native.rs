@@ -156,7 +156,11 @@ impl<'a> Run<'a> {
                 headers: vec![("content-type".into(), "text/plain".into())],
                 chunks: vec![b"upstream connect error or disconnect/reset before headers".to_vec()],
             }),
-            Answer::Reply(reply) => self.respond(&reply),
+            Answer::Reply(mut reply) => {
+                // As Envoy's router does.
+                reply.headers.push(("x-envoy-upstream-service-time".into(), "1".into()));
+                self.respond(&reply)
+            }
         }
     }
 

@@ -63,6 +63,8 @@ pub enum Behaviour {
     Html,
     /// Status 500 with HTML.
     HtmlError,
+    /// Status 502 with HTML: a gateway of its own that does not reach it.
+    BadGateway,
     /// Status 500 with JSON.
     Error,
     /// Status 403 to every request.

@@ -122,10 +122,11 @@ impl World {
             return Answer::Nobody;
         }
         state.asked.push(asked.clone());
-        match behaviour {
+        let answer = match behaviour {
             Behaviour::Silent => Answer::Silence,
             Behaviour::Html => html(200),
             Behaviour::HtmlError => html(500),
+            Behaviour::BadGateway => html(502),
             Behaviour::Error => reply(500, &json!({"errors": ["internal error"]})),
             Behaviour::Forbidden => reply(403, &json!({"errors": ["permission denied"]})),
             Behaviour::Garbage => text(200, "application/json", "{\"data\": {\"da"),
@@ -136,9 +137,21 @@ impl World {
             }),
             _ if asked.cluster == "vault" => vault(&mut state, &asked, behaviour),
             _ => server(&asked, behaviour),
+        };
+        match answer {
+            Answer::Reply(mut reply) => {
+                let talkative = SOFTWARE.map(|(name, value)| (name.into(), value.into()));
+                reply.headers.extend(talkative);
+                Answer::Reply(reply)
+            }
+            other => other,
         }
     }
 }
+
+/// What every upstream says of what it is made of.
+const SOFTWARE: [(&str, &str); 3] =
+    [("server", "gunicorn"), ("x-powered-by", "Express"), ("x-aspnet-version", "4.0.30319")];
 
 fn vault(state: &mut State, asked: &Asked, behaviour: Behaviour) -> Answer {
     match (asked.method.as_str(), asked.path.as_str()) {

@@ -241,7 +241,12 @@ impl Host {
     pub fn upstream_response_head(&mut self, id: ExchangeId, headers: Headers, end: bool) {
         self.input();
         match self.vm().profile() {
-            Profile::Envoy => self.envoy_response_headers(id.0, headers.lowercase_names(), end),
+            Profile::Envoy => {
+                let mut headers = headers.lowercase_names();
+                // The router's; its own replies have none.
+                headers.add("x-envoy-upstream-service-time", "1");
+                self.envoy_response_headers(id.0, headers, end);
+            }
             Profile::Kong => self.kong_response_headers(id.0, headers, end),
         }
     }
