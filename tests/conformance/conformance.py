@@ -42,7 +42,12 @@ NODE_AT_LEAST = (22,)
 REVISIONS = ("2025-11-25", "2026-07-28")
 # What the gateway checks by itself, so that a server need not.
 HEADER_REVISION = "2026-07-28"
-HEADER_SCENARIOS = ("http-custom-header-server-validation", "http-header-validation", "server-stateless")
+HEADER_SCENARIOS = (
+    "http-custom-header-server-validation",
+    "http-header-validation",
+    "server-stateless",
+    "tasks-request-headers",
+)
 SUITE_SECONDS = 300
 
 POLICY = '@id("everybody-everything") permit (principal is MCP::Anonymous, action, resource);'
@@ -121,7 +126,7 @@ class Suite:
         return self._run(output, url, "--requirements", revision)
 
     def run_scenario(self, scenario: str, revision: str, url: str, output: Path) -> Result:
-        return self._run(output, url, "--scenario", scenario, "--spec-version", revision)[scenario]
+        return self._run(output, url, "--scenario", scenario, "--spec-version", revision, "--force")[scenario]
 
     def _run(self, output: Path, url: str, *options: str) -> dict[str, Result]:
         output.mkdir(parents=True)

@@ -14,6 +14,7 @@ import {
     inputResponse
 } from '@modelcontextprotocol/server';
 import { z } from 'zod';
+import { EXTENSION, TOOLS } from './tasks.mjs';
 
 // A picture of one pixel and a sound of no length: as small as the formats allow.
 const PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg==';
@@ -39,6 +40,7 @@ export function fixture(notify) {
         {
             capabilities: {
                 completions: {},
+                extensions: { [EXTENSION]: {} },
                 logging: {},
                 prompts: { listChanged: true },
                 resources: { listChanged: true, subscribe: true },
@@ -58,6 +60,7 @@ export function fixture(notify) {
     askingTools(server);
     schemaTools(server);
     roundTripTools(server);
+    taskTools(server);
     prompts(server);
     resources(server);
     return server;
@@ -309,6 +312,22 @@ function roundTripTools(server) {
         if (can.sampling) return inputRequired({ inputRequests: { answer: question('Go on?', 10) } });
         return says('This client can answer nothing.');
     });
+}
+
+/** What tasks.mjs does as tasks; here it is done at once, where that can be. */
+function taskTools(server) {
+    server.registerTool(
+        'greet',
+        { description: 'Greets by name.', inputSchema: z.object({ name: z.string() }) },
+        ({ name }) => says(`Hello, ${name}!`)
+    );
+    for (const [name, { properties, sync }] of Object.entries(TOOLS)) {
+        const inputSchema = fromJsonSchema({ type: 'object', properties });
+        const alone = sync ?? (() => ({ ...says('This tool needs the tasks extension.'), isError: true }));
+        server.registerTool(name, { description: 'Becomes a task where the client can have one.', inputSchema }, given =>
+            alone(given)
+        );
+    }
 }
 
 function prompts(server) {

@@ -16,6 +16,7 @@ import {
 } from '@modelcontextprotocol/node';
 import { createMcpHandler, isLegacyRequest } from '@modelcontextprotocol/server';
 import { MIRRORED, fixture } from './features.mjs';
+import * as tasks from './tasks.mjs';
 import { parse, read, refuse } from '../http.mjs';
 
 const { PORT, LAX } = process.env;
@@ -26,6 +27,7 @@ if (!PORT) {
 
 const VERSION = 'io.modelcontextprotocol/protocolVersion';
 const NAMED_BY = { 'tools/call': 'name', 'prompts/get': 'name', 'resources/read': 'uri' };
+for (const method of Object.keys(tasks.METHODS)) NAMED_BY[method] = 'taskId';
 // How soon a client whose stream was let go should come back.
 const RETRY_MS = 200;
 
@@ -54,6 +56,8 @@ async function answer(req, res) {
     const body = parse(await read(req));
     if (req.method === 'POST' && body === undefined) return refuse(res, 400, -32700, 'the body is not JSON');
     if (LAX === '1') believe(body, req.headers);
+    const [status, message] = tasks.answer(body, req.headers) ?? [];
+    if (message) return res.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(message));
     if (!(await isLegacyRequest(await toWebRequest(req, body)))) return modern(req, res, body);
 
     const session = req.headers['mcp-session-id'];
