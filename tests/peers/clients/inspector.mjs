@@ -15,11 +15,11 @@ await main(async (url, era = 'auto', { requestInit: { headers } }) => {
         if (answer === undefined || (ran.status !== 0 && !answer.isError)) throw problem(ran);
         return answer;
     };
-    inspect('tools/list');
+    const first = inspect('tools/list'); // connecting is nothing that it does by itself
     return {
         protocol: () => null, // it does not tell
         getServerVersion: () => undefined,
-        listTools: () => inspect('tools/list'),
+        listTools: () => first,
         listPrompts: () => inspect('prompts/list'),
         listResources: () => inspect('resources/list'),
         listResourceTemplates: () => inspect('resources/templates/list'),
