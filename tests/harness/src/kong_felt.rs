@@ -8,9 +8,9 @@ pub const HEAD: &str = "\
 # What the plugin feels of Kong's rules
 
 Made by `cargo run -p toolgate-harness --bin kong-felt`, which runs the scenarios and `kong_rules` with
-`toolgate.wasm` once for each rule of [kong.md](kong.md), with that rule switched off. What fails then holds
-the plugin to the rule. Where nothing fails, the plugin behaves the same with and without: it stays out
-of the rule's way, and the tests named in kong.md hold it there.
+`toolgate.wasm` once for each rule of [kong.md](kong.md), with that rule switched off. Where nothing fails, the
+plugin does the same with the rule and without it, as a plugin for two hosts should; that the rule is
+there and makes a difference to a filter is shown by the host test that kong.md names.
 
 | rule | what fails without it |
 |---|---|

@@ -46,6 +46,8 @@ pub struct Kong {
     program: Program,
     container: String,
     folder: PathBuf,
+    /// Where an installed Kong keeps its own files and sockets.
+    prefix: PathBuf,
     port: u16,
     places: BTreeMap<String, Place>,
 }
@@ -103,7 +105,8 @@ impl Kong {
         std::fs::write(folder.join("kong.json"), document.to_string()).map_err(failed)?;
         let port = free_port()?;
         let container = format!("toolgate-kong-{id}");
-        let kong = Self { program, container, folder, port, places };
+        let prefix = std::env::temp_dir().join(&container);
+        let kong = Self { program, container, folder, prefix, port, places };
         kong.launch()?;
         kong.wait_until_ready()?;
         Ok(kong)
@@ -111,15 +114,22 @@ impl Kong {
 
     fn launch(&self) -> Result<(), String> {
         let settings = settings(&self.folder, self.port);
+        open_to_readers(&self.folder)?;
         let mut command = match &self.program {
             Program::Installed(program) => {
                 let mut command = Command::new(program);
                 command.args(["start", "--conf"]).arg(self.folder.join("kong.conf"));
-                command.envs(settings).env("KONG_PREFIX", self.folder.join("prefix"));
+                // A root's Kong has workers that are another user and may not enter every home, and
+                // its sockets' names may have 107 bytes: a short place that everybody may enter.
+                std::fs::create_dir(&self.prefix)
+                    .map_err(|error| format!("{}: {error}", self.prefix.display()))?;
+                may_be_used_by_others(&self.prefix, 0o755)?;
+                command.envs(settings).env("KONG_PREFIX", &self.prefix);
                 command
             }
             Program::Container { engine, image } => {
-                open_to_everybody(&self.folder)?;
+                // Kong is another user there, who writes its logs here.
+                may_be_used_by_others(&self.folder, 0o777)?;
                 let mut command = Command::new(engine);
                 // Kong and the upstreams, which are in this process, share one loopback.
                 command.args(["run", "--detach", "--network", "host", "--name", &self.container]);
@@ -156,8 +166,19 @@ impl Kong {
             if begin.elapsed() > START {
                 return Err(format!("Kong is not ready after {START:?}\n{}", self.last_words()));
             }
+            if !self.runs() {
+                return Err(format!("Kong has ended\n{}", self.last_words()));
+            }
             std::thread::park_timeout(GLANCE * 10);
         }
+    }
+
+    /// Whether the container runs. An installed Kong says by itself when it cannot start.
+    fn runs(&self) -> bool {
+        let Program::Container { engine, .. } = &self.program else { return true };
+        let mut command = Command::new(engine);
+        command.args(["inspect", "--format", "{{.State.Running}}", &self.container]);
+        command.output().is_ok_and(|said| said.stdout.starts_with(b"true"))
     }
 
     fn last_words(&self) -> String {
@@ -178,7 +199,7 @@ impl Drop for Kong {
         let mut command = match &self.program {
             Program::Installed(program) => {
                 let mut command = Command::new(program);
-                command.args(["stop", "--prefix"]).arg(self.folder.join("prefix"));
+                command.args(["stop", "--prefix"]).arg(&self.prefix);
                 command
             }
             Program::Container { engine, .. } => {
@@ -189,6 +210,14 @@ impl Drop for Kong {
         };
         // The folder stays: its log says more than the tests do.
         let _gone_already = run(&mut command);
+        if matches!(self.program, Program::Installed(_)) {
+            let begin = Instant::now();
+            // Kong was told to end; its files are taken away when it has.
+            while self.prefix.join("pids/nginx.pid").exists() && begin.elapsed() < PATIENCE {
+                std::thread::park_timeout(GLANCE);
+            }
+            let _not_there = std::fs::remove_dir_all(&self.prefix);
+        }
     }
 }
 
@@ -313,11 +342,23 @@ fn run(command: &mut Command) -> Result<(), String> {
     Err(format!("{name} ended with {}: {}", done.status, String::from_utf8_lossy(&said)))
 }
 
-/// A container's user is another one.
-fn open_to_everybody(folder: &Path) -> Result<(), String> {
+/// Lets other users read what lies in a folder, whatever this user's habits (umask) are.
+fn open_to_readers(folder: &Path) -> Result<(), String> {
+    may_be_used_by_others(folder, 0o755)?;
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            open_to_readers(&path)?;
+        } else {
+            may_be_used_by_others(&path, 0o644)?;
+        }
+    }
+    Ok(())
+}
+
+fn may_be_used_by_others(path: &Path, mode: u32) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt as _;
-    let everybody = std::fs::Permissions::from_mode(0o777);
-    std::fs::set_permissions(folder, everybody).map_err(failed)
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)
 }
 
 /// The last lines of a log.

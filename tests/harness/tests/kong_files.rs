@@ -83,6 +83,35 @@ fn both_examples_say_the_same_and_fail_closed() {
 }
 
 #[test]
+fn servers_on_several_machines_have_a_service_for_each_and_one_configuration() {
+    let document = yaml("kong/several-machines.yml");
+    let shared = &document["_ignore"][0];
+    let problems = invalid(&kong_meta::schema(), shared, "several-machines.yml");
+    assert!(problems.is_empty(), "{problems:?}");
+    let compiled = native::gateway(shared);
+    assert!(compiled.is_ok(), "{:?}", compiled.err());
+    let mut reached = BTreeSet::new();
+    for service in document["services"].as_array().unwrap() {
+        assert_eq!(service["retries"], 0);
+        assert_eq!(service["filter_chains"][0]["filters"][0]["config"], *shared);
+        let path = service["routes"][0]["paths"][0].as_str().unwrap();
+        let server = path.strip_prefix("/mcp/").unwrap();
+        let (host, _) =
+            shared["servers"][server]["cluster"].as_str().unwrap().split_once(':').unwrap();
+        let scheme = shared["servers"][server]["scheme"].as_str().unwrap_or("http");
+        assert_eq!(
+            service["url"],
+            format!("{scheme}://{host}:9"),
+            "{server}: its machine, and nobody there"
+        );
+        assert_eq!(service["tls_verify"].as_bool().unwrap_or(false), scheme == "https", "{server}");
+        reached.insert(server);
+    }
+    let servers = shared["servers"].as_object().unwrap();
+    assert_eq!(reached, servers.keys().map(String::as_str).collect::<BTreeSet<_>>());
+}
+
+#[test]
 fn kong_accepts_the_examples_and_the_filter_what_kong_makes_of_them() {
     for (file, plugin) in examples() {
         let problems = invalid(&kong_meta::schema(), &plugin, file);
@@ -351,6 +380,18 @@ fn every_rule_stands_in_the_table_with_what_guards_it() {
         assert!(host.contains(&row[3]), "{rule}: there is no host test {}", row[3]);
         assert!(guards.contains(&row[4]), "{rule}: nothing guards it under the name {}", row[4]);
     }
+}
+
+#[test]
+fn what_the_plugin_feels_is_written_down_for_every_rule() {
+    let text = repository::read("docs/kong-felt.md").unwrap();
+    let (_, table) = text.split_once("|---|---|").unwrap();
+    let written: BTreeSet<String> = rows(table).into_iter().map(|row| row[0].clone()).collect();
+    let rules: BTreeSet<String> = KongRules::NAMES.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(
+        written, rules,
+        "cargo run --locked -q -p toolgate-harness --bin kong-felt >target/felt.md && mv target/felt.md docs/kong-felt.md"
+    );
 }
 
 #[test]

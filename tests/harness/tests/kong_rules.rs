@@ -151,6 +151,24 @@ fn a_request_goes_to_the_target_with_the_servers_path_host_and_scheme() {
 }
 
 #[test]
+fn a_path_means_what_kong_understands_of_it_and_goes_on_as_configured() {
+    let mut host = demo();
+    let id = host.begin(echo());
+    let plain = upstream(&mut host, id).headers.text(":path").map(str::to_owned);
+    for path in ["/mcp/%65verything", "//mcp//everything", "/mcp/billing/../everything?x=%2e"] {
+        let mut request = echo();
+        request.headers.set(":path", path.as_bytes());
+        let id = host.begin(request);
+        assert_eq!(upstream(&mut host, id).headers.text(":path"), plain.as_deref(), "{path}");
+    }
+    // What is not a server's when it is understood is not one either way.
+    let mut request = echo();
+    request.headers.set(":path", b"/mcp/everything%2fbilling");
+    let id = host.begin(request);
+    assert_eq!(done(&mut host, id).upstream, None);
+}
+
+#[test]
 fn a_vault_is_called_by_the_scheme_that_is_configured() {
     for (patch, scheme) in [(json!({}), "http"), (json!({"scheme": "https"}), "https")] {
         let mut host = kong(settings(), json!({"vaults": {"main": patch}}));

@@ -16,6 +16,11 @@ impl Host {
         if settings.kong.authority_is_server_name {
             headers.set(":authority", settings.server_name.as_bytes());
         }
+        // `ngx_proxy_wasm_maps_get_path`.
+        if let (true, Some(path)) = (settings.kong.path_is_decoded, headers.get(":path")) {
+            let path = decoded(path);
+            headers.set(":path", path);
+        }
         if let (Some(host), None) = (host, headers.get("host")) {
             headers.add("host", host);
         }
@@ -289,6 +294,44 @@ impl Host {
         }
         self.configured = self.start(true).unwrap_or(false);
     }
+}
+
+/// A path as nginx understands it (`ngx_http_parse_complex_uri`), and the query as it came.
+fn decoded(path: &[u8]) -> Vec<u8> {
+    let end = path.iter().position(|byte| *byte == b'?').unwrap_or(path.len());
+    let (path, query) = path.split_at(end);
+    let mut plain = Vec::new();
+    let mut rest = path;
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match code.filter(|_| byte == b'%') {
+            Some(code) => {
+                plain.push(code);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                plain.push(byte);
+                rest = after;
+            }
+        }
+    }
+    let mut kept: Vec<&[u8]> = Vec::new();
+    let mut is_folder = true;
+    for segment in plain.split(|byte| *byte == b'/') {
+        is_folder = matches!(segment, b"" | b"." | b"..");
+        match segment {
+            b"" | b"." => {}
+            b".." => drop(kept.pop()),
+            segment => kept.push(segment),
+        }
+    }
+    let mut path: Vec<u8> = kept.iter().flat_map(|segment| [b"/", *segment].concat()).collect();
+    if is_folder {
+        path.push(b'/');
+    }
+    path.extend(query);
+    path
 }
 
 /// What goes upstream, before the rules of the profile.

@@ -203,6 +203,9 @@ rules! {
         headers_out_of_phase_trap,
         /// §5: setting `:path` does not change what goes upstream.
         path_set_has_no_effect,
+        /// `ngx_proxy_wasm_maps_get_path`: `:path` is nginx's `r->uri`, decoded and without dots and double slashes,
+        /// and the query as it came.
+        path_is_decoded,
         /// §5: setting `:authority` is logged, answered Ok and ignored.
         authority_is_read_only,
         /// §5: setting `host` does not change what goes upstream.

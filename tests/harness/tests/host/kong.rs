@@ -315,6 +315,23 @@ fn path_cannot_be_rewritten_but_the_variable_can() {
 }
 
 #[test]
+fn path_is_what_nginx_understands_of_it() {
+    let body = in_headers(
+        r#"(drop (call $get_value (i32.const 0) @":path" (i32.const 0) (i32.const 4))) (call $say_result)"#,
+    );
+    for (path, understood) in
+        [("/a/%62//c/../d?e=%66", "/a/b/d?e=%66"), ("/a/.", "/a/"), ("/%2e%2E/a%2Fb/", "/a/b/")]
+    {
+        let play = |host: &mut Host| {
+            let id = host.begin(HttpRequest::new("GET", path));
+            host.step(id);
+            said(host)
+        };
+        rule("path_is_decoded", &body, play, words(&[understood]), words(&[path]));
+    }
+}
+
+#[test]
 fn authority_cannot_be_set() {
     let body = in_headers(
         r#"(call $say_number (call $replace (i32.const 0) @":authority" @"other"))
