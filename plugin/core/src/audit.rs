@@ -48,6 +48,9 @@ pub struct AuditRecord {
     /// Name of the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<Rc<str>>,
+    /// Name of the portal it came through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub portal: Option<Rc<str>>,
     /// MCP method; `GET` and `DELETE` for the requests without a message; `response` for the answer
     /// to a request of the server.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,6 +131,7 @@ impl AuditRecord {
             ("issuer", self.issuer.as_deref()),
             ("client", self.client.as_deref()),
             ("server", self.server.as_deref()),
+            ("portal", self.portal.as_deref()),
             ("mcp_method", self.mcp_method.as_deref()),
             ("protocol_version", self.protocol_version),
             ("jsonrpc_id", self.jsonrpc_id.as_deref()),

@@ -16,6 +16,7 @@ use crate::config::{
 use crate::cors;
 use crate::credentials::{Credential, Fetched, KvCredential, Login, Vault};
 use crate::event::Timestamp;
+use crate::federation::Federation;
 use crate::gateway::{Gateway, Injection, Server};
 use crate::identity::{Identity, RequiredScopes};
 use crate::secret::{Secret, SecretSource};
@@ -131,6 +132,9 @@ impl Compiler<'_> {
                 (name.as_str().into(), self.server(&name, server, &credential_names))
             })
             .collect();
+        let federation = config
+            .federation
+            .map(|federation| Federation::compile(federation, &server_names, &mut self.problems));
         let sessions = self.sessions(config.sessions);
         let accepts_anonymous = config.identity.anonymous;
         let identity = Identity::compile(
@@ -163,7 +167,7 @@ impl Compiler<'_> {
             config.origins,
             config.audit,
         );
-        Some(gateway.with_sessions(sessions))
+        Some(gateway.with_sessions(sessions).with_federation(federation))
     }
 
     fn server(

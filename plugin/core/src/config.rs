@@ -13,6 +13,7 @@ use crate::secret::SecretSource;
 mod identity;
 mod sessions;
 
+pub use crate::federation::config::{EntryConfig, FederationConfig, MemberConfig, PortalConfig};
 pub use identity::{ClaimsConfig, DeniedConfig, IdentityConfig, IssuerConfig, ScopesConfig};
 pub use sessions::SessionsConfig;
 
@@ -37,6 +38,9 @@ pub struct Config {
     /// Credentials by name: what is read from a vault for the servers.
     #[serde(default)]
     pub credentials: BTreeMap<String, CredentialConfig>,
+    /// Several servers behind one endpoint; there is none where this is absent.
+    #[serde(default)]
+    pub federation: Option<FederationConfig>,
     /// How session ids are bound to their principals.
     #[serde(default)]
     pub sessions: SessionsConfig,

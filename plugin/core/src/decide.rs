@@ -15,6 +15,7 @@ use crate::config::ArgumentsAudit;
 use crate::credentials::{Credential, Fetched, Login, VaultError, VaultToken};
 use crate::denial::{Denial, Reason};
 use crate::event::{Timestamp, UpstreamRequest};
+use crate::federation::{Exposure, Goal};
 use crate::gateway::{Gateway, Injection, Server};
 use crate::identity::AskedEndpoint;
 use crate::request::{Asked, no_arguments, unknown_server};
@@ -55,6 +56,8 @@ pub(crate) struct Verdict {
     pub(crate) upstream: UpstreamRequest,
     /// Whether the answer may hold lists that the caller must not see whole.
     pub(crate) filter_lists: bool,
+    /// How what the server answers appears in the portal that the request came through.
+    pub(crate) exposure: Option<Exposure>,
 }
 
 impl Gateway {
@@ -69,6 +72,7 @@ impl Gateway {
         now: Timestamp,
         audit: &mut AuditRecord,
     ) -> Result<Verdict, Stop> {
+        let exposure = self.behind_portal(asked, audit)?;
         let name = &*asked.head.server;
         let server = self.servers.get(name).ok_or_else(unknown_server)?;
         let operation = asked.operation()?;
@@ -128,7 +132,35 @@ impl Gateway {
         let upstream = upstream::request(server, asked, credential);
         let filter_lists =
             matches!(operation, Some(Operation::List(_) | Operation::Listen { .. }) | None);
-        Ok(Verdict { upstream, filter_lists })
+        Ok(Verdict { upstream, filter_lists, exposure })
+    }
+
+    /// Whom a request through a portal is for, as far as the portal can tell.
+    fn behind_portal(
+        &self,
+        asked: &Asked,
+        audit: &mut AuditRecord,
+    ) -> Result<Option<Exposure>, Stop> {
+        let (Some(portal), Some(goal)) = (&asked.head.portal, &asked.goal) else {
+            return Ok(None);
+        };
+        match goal {
+            Goal::Member(member) => Ok(Some(Exposure::new(Rc::clone(portal), *member))),
+            Goal::Nobody(what, name) => {
+                let field = match *what {
+                    "tool" => &mut audit.tool,
+                    "prompt" => &mut audit.prompt,
+                    _ => &mut audit.resource,
+                };
+                *field = Some(shortened(name));
+                Err(unknown(what, name, asked.era).into())
+            }
+            Goal::Shortened(..) | Goal::Portal => {
+                let message = "this endpoint does not offer that";
+                let status = if asked.era == Era::Modern { 404 } else { 200 };
+                Err(Denial::new(Reason::UnknownMethod, message).with_status(status).into())
+            }
+        }
     }
 
     /// Whether policy lets the caller of `asked` see this in a list.

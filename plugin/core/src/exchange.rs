@@ -18,6 +18,7 @@ use crate::decide::{Facts, Need, Stop, Verdict};
 use crate::denial::{Denial, Reason};
 use crate::disclosure;
 use crate::event::{CallId, CallOutcome, Effect, Event, FieldValue, Flow, HeadEdit, Timestamp};
+use crate::federation::{Exposure, ExposureFilter};
 use crate::gateway::Gateway;
 use crate::request::{Asked, Head, body_too_large, body_withheld};
 use crate::response::{Answer, Handling, Piece, ResponseFilter};
@@ -55,6 +56,11 @@ enum Phase {
     ExpectResponseHead {
         asked: Box<Asked>,
         filter_lists: bool,
+        exposure: Option<Exposure>,
+    },
+    /// The response goes on in a portal's names.
+    ExposeResponse {
+        filter: ExposureFilter,
     },
     FilterResponse {
         asked: Box<Asked>,
@@ -155,7 +161,7 @@ impl Exchange {
     /// Whether the gateway has to see the response's body; otherwise the host need not read it.
     #[must_use]
     pub fn reads_response(&self) -> bool {
-        matches!(self.phase, Phase::FilterResponse { .. })
+        matches!(self.phase, Phase::FilterResponse { .. } | Phase::ExposeResponse { .. })
     }
 
     fn close(&mut self, phase: &Phase, began: Timestamp, now: Timestamp) -> Box<AuditRecord> {
@@ -248,9 +254,18 @@ impl Phase {
                 (phase, Flow::Forward)
             }
             (
-                Self::ExpectResponseHead { asked, filter_lists },
+                Self::ExpectResponseHead { asked, filter_lists, exposure },
                 Event::ResponseHead { headers, end },
-            ) => step.response_head(asked, filter_lists, &headers, end),
+            ) => step.response_head(asked, filter_lists, exposure, &headers, end),
+            (Self::ExposeResponse { mut filter }, Event::ResponseBody { chunk, end }) => {
+                let mut bytes = Vec::new();
+                if let Err(reason) = filter.push(chunk, end, &mut bytes) {
+                    fail(step.audit, reason);
+                }
+                step.out.push(Effect::ReplaceChunk(bytes));
+                let next = if end { Self::Proxied } else { Self::ExposeResponse { filter } };
+                (next, Flow::Forward)
+            }
             (Self::FilterResponse { asked, mut filter }, Event::ResponseBody { chunk, end }) => {
                 let mut bytes = Vec::new();
                 let gateway = step.gateway;
@@ -310,11 +325,12 @@ impl Step<'_> {
 
     fn decide(&mut self, mut asked: Box<Asked>, facts: Facts, rounds: u8) -> (Phase, Flow) {
         let need = match self.gateway.decide(&asked, &facts, self.now, self.audit) {
-            Ok(Verdict { upstream, filter_lists }) => {
+            Ok(Verdict { upstream, filter_lists, exposure }) => {
                 self.audit.decision = Outcome::Allow;
                 self.replace_body(&mut asked);
                 self.out.push(Effect::SendUpstream(upstream));
-                return (Phase::ExpectResponseHead { asked, filter_lists }, Flow::Forward);
+                let phase = Phase::ExpectResponseHead { asked, filter_lists, exposure };
+                return (phase, Flow::Forward);
             }
             Err(Stop::Deny(denial)) => return self.deny_asked(denial, &asked),
             Err(Stop::Need(need)) => need,
@@ -390,6 +406,7 @@ impl Step<'_> {
         &mut self,
         asked: Box<Asked>,
         filter_lists: bool,
+        exposure: Option<Exposure>,
         headers: &Headers,
         end: bool,
     ) -> (Phase, Flow) {
@@ -408,9 +425,21 @@ impl Step<'_> {
         if let Some(origin) = &*self.origin {
             cors::edit(origin, edit.get_or_insert_default());
         }
-        self.seal_session(&asked, headers, &mut edit);
+        let mut exposing = None;
+        if let Some(exposure) = exposure {
+            let edit = edit.get_or_insert_default();
+            edit.remove.push("mcp-session-id".into());
+            if filter.is_none() {
+                exposing = answer.exposing(exposure, asked.message.as_ref(), limits, edit);
+            }
+        } else {
+            self.seal_session(&asked, headers, &mut edit);
+        }
         disclosure::remove(headers, &mut edit);
         self.out.extend(edit.map(Effect::EditResponse));
+        if let Some(filter) = exposing {
+            return (Phase::ExposeResponse { filter }, Flow::Forward);
+        }
         match filter {
             Some(filter) => (Phase::FilterResponse { asked, filter }, Flow::Forward),
             None => (Phase::Proxied, Flow::Forward),

@@ -9,6 +9,7 @@ use toolgate_policy::{PolicyEngine, Problem};
 
 use crate::config::{AuditConfig, Limits, Scheme};
 use crate::credentials::{Credential, CredentialCache, Vault};
+use crate::federation::Federation;
 use crate::identity::{Identity, RequiredScopes, TokenCache};
 use crate::session::Sessions;
 
@@ -27,6 +28,7 @@ pub struct Gateway {
     pub(crate) tokens: RefCell<TokenCache>,
     pub(crate) secrets: RefCell<CredentialCache>,
     pub(crate) sessions: Sessions,
+    pub(crate) federation: Option<Federation>,
     warnings: Vec<Problem>,
     record_seed: Cell<u64>,
     record_count: Cell<u64>,
@@ -76,6 +78,7 @@ impl Gateway {
             tokens: RefCell::default(),
             secrets: RefCell::default(),
             sessions: Sessions::Unbound,
+            federation: None,
             warnings: Vec::new(),
             record_seed: Cell::new(0),
             record_count: Cell::new(0),
@@ -84,6 +87,11 @@ impl Gateway {
 
     pub(crate) fn with_sessions(mut self, sessions: Sessions) -> Self {
         self.sessions = sessions;
+        self
+    }
+
+    pub(crate) fn with_federation(mut self, federation: Option<Federation>) -> Self {
+        self.federation = federation;
         self
     }
 

@@ -19,6 +19,7 @@ mod denial;
 mod disclosure;
 mod event;
 mod exchange;
+mod federation;
 mod gateway;
 mod identity;
 mod request;

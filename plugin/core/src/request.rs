@@ -14,11 +14,12 @@ use toolgate_protocol::mcp::{self, Era, McpError, Operation, Version};
 use crate::audit::{AuditRecord, short_digest};
 use crate::denial::{Denial, Reason};
 use crate::event::Timestamp;
+use crate::federation::{Goal, Portal, resolve};
 use crate::gateway::Gateway;
 use crate::identity::{AskedEndpoint, KnownCaller};
 
 /// Every MCP endpoint lies under this path.
-const ENDPOINTS: &str = "/mcp/";
+const ENDPOINTS: &str = "/mcp";
 
 /// The HTTP methods of an MCP endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +35,13 @@ pub(crate) enum HttpMethod {
 /// A request whose header fields are acceptable and whose caller is known.
 pub(crate) struct Head {
     pub(crate) http_method: HttpMethod,
+    /// The server it is for. Behind a portal that is known once the message is; until then there is
+    /// no server of this name.
     pub(crate) server: Rc<str>,
     /// Whether the path ended in a slash, by which clients then know the endpoint.
     pub(crate) slash: bool,
+    /// The portal it came through.
+    pub(crate) portal: Option<Rc<Portal>>,
     pub(crate) caller: Rc<KnownCaller>,
     pub(crate) headers: Headers,
     pub(crate) source: Option<String>,
@@ -55,6 +60,8 @@ pub(crate) struct Asked {
     pub(crate) era: Era,
     /// The revision the client says; legacy clients up to 2025-03-26 say none.
     pub(crate) revision: Option<Version>,
+    /// Whom a message through a portal is for.
+    pub(crate) goal: Option<Goal>,
     /// The message as it goes on: the parsed one, serialised again. Taken when it is sent.
     pub(crate) body: Vec<u8>,
     /// Its length in bytes.
@@ -78,7 +85,9 @@ impl Gateway {
         let path = path.split_once('?').map_or(path, |(path, _)| path);
         let whole = path.strip_prefix(ENDPOINTS);
         let name = whole.map(|name| name.strip_suffix('/').unwrap_or(name));
-        let Some(name) = name.filter(|name| !name.is_empty() && !name.contains('/')) else {
+        let name =
+            name.and_then(|name| if name.is_empty() { Some("") } else { name.strip_prefix('/') });
+        let Some(name) = name.filter(|name| !name.contains('/')) else {
             return Err(unknown_server());
         };
         let http_method = match header(":method")?.unwrap_or_default() {
@@ -110,16 +119,27 @@ impl Gateway {
         audit.principal = Some(Rc::clone(&caller.subject));
         audit.issuer.clone_from(&caller.issuer);
         audit.client.clone_from(&caller.client);
-        let (server, _) = self.servers.get_key_value(name).ok_or_else(unknown_server)?;
-        let server = Rc::clone(server);
-        audit.server = Some(Rc::clone(&server));
+        let (server, portal) = match self.servers.get_key_value(name) {
+            Some((server, _)) => (Rc::clone(server), None),
+            None => {
+                let portals = self.federation.as_ref().ok_or_else(unknown_server)?;
+                let portal = portals.portal(name).ok_or_else(unknown_server)?;
+                audit.portal = Some(Rc::clone(&portal.name));
+                (Rc::from(""), Some(Rc::clone(portal)))
+            }
+        };
+        if portal.is_none() {
+            audit.server = Some(Rc::clone(&server));
+        } else if http_method != HttpMethod::Post {
+            return Err(http_method_refused("POST"));
+        }
 
         let session = header("mcp-session-id")?.map(str::to_owned);
         audit.session = session.as_deref().map(short_digest);
         // In the modern era the field means nothing and does not go on.
         let is_modern = version.as_deref().and_then(Version::parse).map(Version::era);
         let server_session = match &session {
-            Some(id) if is_modern != Some(Era::Modern) => {
+            Some(id) if is_modern != Some(Era::Modern) && portal.is_none() => {
                 Some(self.sessions.open(&caller.owner, name, id)?)
             }
             _ => None,
@@ -131,6 +151,7 @@ impl Gateway {
             http_method,
             server,
             slash,
+            portal,
             caller,
             headers,
             source,
@@ -185,22 +206,26 @@ impl Asked {
         if era == Era::Modern {
             check_mirrors(&head.headers, &message)?;
         }
-        let body = message.to_bytes();
-        let asked = Self {
+        let mut asked = Self {
             head,
             message: Some(message),
             era,
             revision: version,
-            body_length: body.len(),
-            body,
+            goal: None,
+            body: Vec::new(),
+            body_length: 0,
         };
         asked.operation()?;
+        asked.enter_portal(audit);
+        asked.body = asked.message.as_ref().map(Message::to_bytes).unwrap_or_default();
+        asked.body_length = asked.body.len();
         Ok(asked)
     }
 
     fn without_message(head: Head) -> Self {
         let era = Era::Legacy;
-        Self { head, message: None, era, revision: None, body: Vec::new(), body_length: 0 }
+        let body = Vec::new();
+        Self { head, message: None, era, revision: None, goal: None, body, body_length: 0 }
     }
 
     /// What is asked for; `None` for the requests without a message.
@@ -215,6 +240,15 @@ impl Asked {
             }
             error => error.into(),
         })
+    }
+
+    /// Puts a message through a portal into the words of the server that it is for.
+    fn enter_portal(&mut self, audit: &mut AuditRecord) {
+        let (Some(portal), Some(message)) = (&self.head.portal, &mut self.message) else { return };
+        let goal = resolve(portal, message);
+        self.head.server = goal.server(portal);
+        self.goal = Some(goal);
+        audit.server = (!self.head.server.is_empty()).then(|| Rc::clone(&self.head.server));
     }
 
     /// The protocol version that the client's header names.

@@ -14,6 +14,7 @@ use toolgate_protocol::sse::EventSplitter;
 use crate::config::Limits;
 use crate::denial::{Denial, Reason};
 use crate::event::{FieldValue, HeadEdit};
+use crate::federation::{Exposure, ExposureFilter};
 
 /// What the header fields of a server's answer say.
 pub(crate) struct Answer {
@@ -29,6 +30,9 @@ enum Form {
     EventStream,
     Other,
 }
+
+/// Header fields that speak of the very bytes of a body.
+const BODY_FIELDS: [&str; 4] = ["content-length", "etag", "digest", "content-digest"];
 
 /// Whether an element of a list may be seen.
 pub(crate) type Visible<'a> = dyn FnMut(ListKind, &str) -> bool + 'a;
@@ -134,17 +138,32 @@ impl Answer {
                     Form::EventStream => Mode::Events(EventSplitter::new(limits.event_bytes)),
                     _ => Mode::Json { body: Vec::new(), most: limits.list_bytes },
                 };
-                let edit = HeadEdit {
-                    remove: ["content-length", "etag", "digest", "content-digest"]
-                        .map(Into::into)
-                        .into(),
-                    set: Vec::new(),
-                };
+                let edit = HeadEdit { remove: BODY_FIELDS.map(Into::into).into(), set: Vec::new() };
                 let filter = Some(ResponseFilter { mode, id, seen: None });
                 Handling { failure: None, edit: Some(edit), filter }
             }
             _ => Handling::default(),
         }
+    }
+
+    /// How an answer is put into a portal's names, where it may hold any: bodies of another form hold
+    /// none. `edit` then loses what was true of the server's own bytes.
+    pub(crate) fn exposing(
+        &self,
+        exposure: Exposure,
+        message: Option<&Message>,
+        limits: &Limits,
+        edit: &mut HeadEdit,
+    ) -> Option<ExposureFilter> {
+        let id = message.and_then(Message::id).cloned();
+        let filter = match self.form {
+            _ if self.end || self.encoded => return None,
+            Form::Other => return None,
+            Form::Json => ExposureFilter::json(exposure, id, limits.list_bytes),
+            Form::EventStream => ExposureFilter::events(exposure, id, limits.event_bytes),
+        };
+        edit.remove.extend(BODY_FIELDS.map(Into::into));
+        Some(filter)
     }
 
     /// An error of the gateway in place of the answer. One that came without a body gets none: its

@@ -38,7 +38,7 @@ pub(crate) fn request(
     credential: Option<(&Injection, &Fetched)>,
 ) -> UpstreamRequest {
     let era = asked.era;
-    let mut edit = HeadEdit { remove: removed(server, &asked.head.headers, era), set: Vec::new() };
+    let mut edit = HeadEdit { remove: removed(server, asked), set: Vec::new() };
     let mut set = |name: &str, value: String| {
         edit.set.push((name.to_owned(), FieldValue::Public(value)));
     };
@@ -94,7 +94,8 @@ fn spare(edit: &mut HeadEdit, headers: &Headers) {
     });
 }
 
-fn removed(server: &Server, headers: &Headers, era: Era) -> Vec<String> {
+fn removed(server: &Server, asked: &Asked) -> Vec<String> {
+    let (headers, era) = (&asked.head.headers, asked.era);
     let goes_on = |name: &str| {
         name.starts_with(':')
             || name == "host"
@@ -110,6 +111,10 @@ fn removed(server: &Server, headers: &Headers, era: Era) -> Vec<String> {
         .collect();
     if era == Era::Modern {
         // Sessions and resumption do not exist in this era.
+        removed.extend(["mcp-session-id".to_owned(), "last-event-id".to_owned()]);
+    }
+    if asked.head.portal.is_some() {
+        // The portal's sessions are not the server's, and what one server sent is not another's.
         removed.extend(["mcp-session-id".to_owned(), "last-event-id".to_owned()]);
     }
     removed.sort_unstable();
