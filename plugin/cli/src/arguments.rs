@@ -35,6 +35,12 @@ pub(crate) enum Command {
     /// The exit code is 0 when all cases passed, 1 when one failed (with --require-coverage also when
     /// a policy is not exercised), 2 when policies or a case could not be used.
     Test(Test),
+    /// Explain a decision: which policies determined it, and what would change it.
+    ///
+    /// Says who may do what as the plugin would, with every policy about this action and resource, its
+    /// place and text, and what it says by itself. The exit code is 0 whatever the decision is, and 2
+    /// when something could not be used.
+    Explain(Box<Explain>),
 }
 
 #[derive(Args)]
@@ -67,4 +73,84 @@ pub(crate) struct Test {
     /// Write one JSON document instead of text.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Explain {
+    /// A configuration or a folder of policies.
+    pub(crate) policies: PathBuf,
+    /// The server.
+    #[arg(long)]
+    pub(crate) server: String,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Arguments of the tool: a JSON object, or @FILE with one.
+    #[arg(long, value_name = "JSON", requires = "tool", help_heading = "What is asked for")]
+    pub(crate) arguments: Option<String>,
+    /// The caller's id, the `sub` of its token.
+    #[arg(long, required_unless_present = "anonymous", help_heading = "Who asks")]
+    pub(crate) subject: Option<String>,
+    /// A caller without a token.
+    #[arg(long, conflicts_with_all = ["subject", "issuer", "client", "group", "role", "claim", "scope"], help_heading = "Who asks")]
+    pub(crate) anonymous: bool,
+    /// A group that the token names; may be given several times.
+    #[arg(long, help_heading = "Who asks")]
+    pub(crate) group: Vec<String>,
+    /// A role that the token names; may be given several times.
+    #[arg(long, help_heading = "Who asks")]
+    pub(crate) role: Vec<String>,
+    /// A claim of the token; may be given several times.
+    #[arg(long, value_name = "NAME=TEXT", help_heading = "Who asks")]
+    pub(crate) claim: Vec<String>,
+    /// A scope of the token; may be given several times.
+    #[arg(long, help_heading = "Who asks")]
+    pub(crate) scope: Vec<String>,
+    /// The token's issuer; the configured one, where there is only one.
+    #[arg(long, help_heading = "Who asks")]
+    pub(crate) issuer: Option<String>,
+    /// The OAuth client that acts for the caller.
+    #[arg(long, help_heading = "Who asks")]
+    pub(crate) client: Option<String>,
+    /// When it is decided, in RFC 3339; now.
+    #[arg(long, help_heading = "The request")]
+    pub(crate) time: Option<String>,
+    /// Address of the connection.
+    #[arg(long, value_name = "ADDRESS", help_heading = "The request")]
+    pub(crate) source_ip: Option<String>,
+    /// MCP session id.
+    #[arg(long, help_heading = "The request")]
+    pub(crate) session: Option<String>,
+    /// What the MCP client calls itself.
+    #[arg(long, value_name = "NAME", help_heading = "The request")]
+    pub(crate) client_name: Option<String>,
+    /// Seconds since the token was issued.
+    #[arg(long, value_name = "SECONDS", help_heading = "The request")]
+    pub(crate) token_age_seconds: Option<i64>,
+    /// MCP protocol version.
+    #[arg(long, value_name = "VERSION", help_heading = "The request")]
+    pub(crate) protocol_version: Option<String>,
+    /// Write one JSON document instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What is asked of a server.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Target {
+    /// A call of this tool.
+    #[arg(long, help_heading = "What is asked for")]
+    pub(crate) tool: Option<String>,
+    /// This prompt.
+    #[arg(long, help_heading = "What is asked for")]
+    pub(crate) prompt: Option<String>,
+    /// The resource with this URI.
+    #[arg(long, value_name = "URI", help_heading = "What is asked for")]
+    pub(crate) resource: Option<String>,
+    /// To reach the server at all.
+    #[arg(long, help_heading = "What is asked for")]
+    pub(crate) connect: bool,
+    /// To set the level of its log messages.
+    #[arg(long, help_heading = "What is asked for")]
+    pub(crate) set_log_level: bool,
 }

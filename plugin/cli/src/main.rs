@@ -7,8 +7,10 @@ mod arguments;
 mod case;
 mod cedar_case;
 mod check;
+mod concern;
 mod document;
 mod envoy;
+mod explain;
 mod kong;
 mod policy_set;
 mod question;
@@ -60,6 +62,7 @@ fn run(command: Command, output: &mut dyn Write) -> io::Result<u8> {
             let found = test::run(&options.policies, &options.cases, options.require_coverage);
             tell(options.json, output, found)
         }
+        Command::Explain(options) => tell(options.json, output, explain::run(*options)),
     }
 }
 

@@ -155,14 +155,23 @@ impl PolicySet {
         Self { file: file.to_owned(), engine, config, servers, policies, issuer, is_folder, typed }
     }
 
+    /// The same gateway with other policies.
+    ///
+    /// # Errors
+    /// Why they are not valid.
+    pub(crate) fn with_policies(&self, policies: String) -> Result<Self, String> {
+        let config = PolicyConfig { policies: PolicyText::One(policies), ..self.config.clone() };
+        let engine = PolicyEngine::compile(&config, &self.servers).map_err(|problems| {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            problems.join("; ")
+        })?;
+        let (servers, issuer) = (self.servers.clone(), self.issuer.clone());
+        Ok(Self::new(&self.file, engine, config, servers, issuer, self.is_folder))
+    }
+
     /// Whether calls of this tool have a type, and so an action of their own.
     pub(crate) fn is_typed(&self, server: &str, tool: &str) -> bool {
         self.typed.contains(&format!("{server}/{tool}"))
-    }
-
-    /// The policy called `id`.
-    pub(crate) fn policy(&self, id: &str) -> Option<&PolicyOutline> {
-        self.policies.iter().find(|policy| policy.id == id)
     }
 
     /// Where a policy stands: a file with line and column; for policies that stand in one text in a
