@@ -41,6 +41,14 @@ pub(crate) enum Command {
     /// place and text, and what it says by itself. The exit code is 0 whatever the decision is, and 2
     /// when something could not be used.
     Explain(Box<Explain>),
+    /// Make the Cedar schema of servers' tools from their tools/list.
+    ///
+    /// Writes what `policy.schema` takes: an action for every tool, with the types of its arguments as
+    /// the tool's JSON Schema has them. What has no Cedar type is said in a comment and in a warning on
+    /// the other stream. The servers' word is not proof: review the schema before it is put in force.
+    ///
+    /// The exit code is 0 when a schema was made, 2 when something could not be used.
+    Schema(Schema),
 }
 
 #[derive(Args)]
@@ -153,4 +161,31 @@ pub(crate) struct Target {
     /// To set the level of its log messages.
     #[arg(long, help_heading = "What is asked for")]
     pub(crate) set_log_level: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Schema {
+    /// A server's name in the configuration, and where its tools are: the URL of its MCP endpoint, or a
+    /// file with the answer to tools/list.
+    #[arg(required = true, value_name = "SERVER=URL|FILE")]
+    pub(crate) sources: Vec<String>,
+    /// Send `Authorization: Bearer` with the token in this environment variable.
+    #[arg(long, value_name = "VARIABLE", conflicts_with = "token_file")]
+    pub(crate) token_env: Option<String>,
+    /// Send `Authorization: Bearer` with the token in this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<String>,
+    /// Send a header with the value in an environment variable; may be given several times.
+    #[arg(long, value_name = "NAME=VARIABLE")]
+    pub(crate) header_env: Vec<String>,
+    /// Send a header with the value in a file; may be given several times.
+    #[arg(long, value_name = "NAME=FILE")]
+    pub(crate) header_file: Vec<String>,
+    /// Write the `MCP::Tool` entities instead: what the servers say of their tools in annotations
+    /// (read-only, destructive, idempotent, open-world), for `policy.entities`.
+    #[arg(long)]
+    pub(crate) entities: bool,
+    /// Write one JSON document instead of text: schema, entities and warnings.
+    #[arg(long)]
+    pub(crate) json: bool,
 }

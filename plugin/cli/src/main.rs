@@ -12,11 +12,14 @@ mod document;
 mod envoy;
 mod explain;
 mod kong;
+mod mcp_client;
 mod policy_set;
 mod question;
 mod report;
+mod schema;
 mod terminal;
 mod test;
+mod typing;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -48,6 +51,10 @@ trait Findings: Serialize {
     fn exit_code(&self) -> u8;
     /// Says it to people.
     fn write_text(&self, terminal: &mut Terminal<'_>) -> io::Result<()>;
+    /// Says beside a document, on the other stream, what is no part of it.
+    fn write_notes(&self, _terminal: &mut Terminal<'_>) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Runs a command; returns its exit code.
@@ -63,6 +70,7 @@ fn run(command: Command, output: &mut dyn Write) -> io::Result<u8> {
             tell(options.json, output, found)
         }
         Command::Explain(options) => tell(options.json, output, explain::run(*options)),
+        Command::Schema(options) => tell(options.json, output, schema::run(&options)),
     }
 }
 
@@ -72,13 +80,16 @@ fn tell<F: Findings>(
     output: &mut dyn Write,
     findings: Result<F, Failure>,
 ) -> io::Result<u8> {
-    let colours = output_is_terminal() && terminal::colours_are_wanted();
+    let colours = io::stdout().is_terminal() && terminal::colours_are_wanted();
     match findings {
         Ok(findings) => {
             if json {
                 terminal::write_json(&findings, output)?;
             } else {
                 findings.write_text(&mut Terminal::new(output, colours))?;
+                let mut errors = io::stderr().lock();
+                let colours = errors.is_terminal() && terminal::colours_are_wanted();
+                findings.write_notes(&mut Terminal::new(&mut errors, colours))?;
             }
             Ok(findings.exit_code())
         }
@@ -91,8 +102,4 @@ fn tell<F: Findings>(
             Ok(UNUSABLE)
         }
     }
-}
-
-fn output_is_terminal() -> bool {
-    io::stdout().is_terminal()
 }

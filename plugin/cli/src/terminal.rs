@@ -35,6 +35,11 @@ impl<'a> Terminal<'a> {
         writeln!(self.output, "{text}")
     }
 
+    /// Writes a document of ours that is meant for a file.
+    pub(crate) fn document(&mut self, text: &str) -> io::Result<()> {
+        self.output.write_all(text.as_bytes())
+    }
+
     /// Writes `label` and lines of text of others: `first` goes before the first, `rest` before the
     /// others.
     pub(crate) fn indented(
