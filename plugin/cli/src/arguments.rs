@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::question::ServerAction;
+
 /// Operates Toolgate, the MCP gateway for Envoy and Kong.
 #[derive(Parser)]
 #[command(name = "toolgate", version, arg_required_else_help = true)]
@@ -155,12 +157,9 @@ pub(crate) struct Target {
     /// The resource with this URI.
     #[arg(long, value_name = "URI", help_heading = "What is asked for")]
     pub(crate) resource: Option<String>,
-    /// To reach the server at all.
-    #[arg(long, help_heading = "What is asked for")]
-    pub(crate) connect: bool,
-    /// To set the level of its log messages.
-    #[arg(long, help_heading = "What is asked for")]
-    pub(crate) set_log_level: bool,
+    /// Something of the server itself.
+    #[arg(long, value_enum, help_heading = "What is asked for")]
+    pub(crate) action: Option<ServerAction>,
 }
 
 #[derive(Args)]

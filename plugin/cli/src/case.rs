@@ -12,7 +12,7 @@ use toolgate_protocol::json::Json;
 
 use crate::cedar_case;
 use crate::policy_set::{Failure, PolicySet};
-use crate::question::{Question, RequestFields, TokenFields, What, Who};
+use crate::question::{Question, RequestFields, ServerAction, TokenFields, What, Who};
 
 /// A case and where it stands.
 pub(crate) struct Case {
@@ -106,14 +106,6 @@ struct Written {
     advice: Option<Vec<String>>,
 }
 
-/// What is asked of a server itself.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum ServerAction {
-    Connect,
-    SetLogLevel,
-}
-
 /// Reads the cases at `path`: a file, or a folder with files.
 pub(crate) fn read(path: &Path, set: &PolicySet) -> Result<Vec<Result<Case, Unusable>>, Failure> {
     let mut cases = Vec::new();
@@ -190,8 +182,7 @@ fn of_mcp(value: Value) -> Result<(Question, Expected), String> {
         }
         (None, Some(name), None, None) => What::Prompt(name),
         (None, None, Some(uri), None) => What::Resource(uri),
-        (None, None, None, Some(ServerAction::Connect)) => What::Connect,
-        (None, None, None, Some(ServerAction::SetLogLevel)) => What::SetLogLevel,
+        (None, None, None, Some(action)) => What::Server(action),
         _ => return Err("give one of `tool`, `prompt`, `resource` and `action`".to_owned()),
     };
     if has_arguments && !matches!(what, What::Tool { .. }) {

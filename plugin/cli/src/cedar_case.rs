@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::case::{Expected, arguments, strictly};
 use crate::policy_set::PolicySet;
-use crate::question::{Question, RequestFields, TokenFields, What, Who};
+use crate::question::{Question, RequestFields, ServerAction, TokenFields, What, Who};
 
 /// The types of entities that the gateway builds from its configuration and the request.
 const CONFIGURED: [&str; 9] = [
@@ -169,8 +169,9 @@ fn what(
     let id = resource.id().unescaped();
     let kind = resource.type_name().to_string();
     if kind == "MCP::Server" {
-        let what = if action == "set_log_level" { What::SetLogLevel } else { What::Connect };
-        return Ok((id.to_owned(), what));
+        // Of another action the caller says that it is not what the gateway would ask.
+        let action = ServerAction::with_id(action).unwrap_or(ServerAction::Connect);
+        return Ok((id.to_owned(), What::Server(action)));
     }
     let (server, name) = id
         .split_once('/')

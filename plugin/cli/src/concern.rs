@@ -113,7 +113,7 @@ impl Scope {
         actions.push(action);
         let (kind, id) = question.resource();
         let mut resources = vec![uid(kind, &id)?, uid("MCP::Gateway", "toolgate")?];
-        if !matches!(question.what, What::Connect | What::SetLogLevel) {
+        if !matches!(question.what, What::Server(_)) {
             resources.push(uid("MCP::Server", &question.server)?);
         }
         Ok(Self { actions, resources })

@@ -12,7 +12,9 @@ use crate::Findings;
 use crate::arguments::Explain;
 use crate::concern::{self, Concerned, OtherArguments, Status};
 use crate::policy_set::{Failure, PolicySet};
-use crate::question::{Answer, Question, RequestFields, TokenFields, What, Who, Word};
+use crate::question::{
+    Answer, Question, RequestFields, ServerAction, TokenFields, What, Who, Word,
+};
 use crate::terminal::{Colour, Terminal, plain};
 
 /// A decision, explained.
@@ -102,10 +104,8 @@ fn question(options: Explain) -> Result<Question, Failure> {
         What::Prompt(name)
     } else if let Some(uri) = target.resource {
         What::Resource(uri)
-    } else if target.set_log_level {
-        What::SetLogLevel
     } else {
-        What::Connect
+        What::Server(target.action.unwrap_or(ServerAction::Connect))
     };
     let now = || chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now()).to_rfc3339();
     let request = RequestFields {

@@ -6,11 +6,10 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, NaiveTime};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use toolgate_policy::{
-    Caller, Decision, Outcome, Principal, Refusal, RequestFacts, ServerAction, Target,
-};
+use toolgate_policy::{Caller, Decision, Outcome, Principal, Refusal, RequestFacts, Target};
 use toolgate_protocol::json::Json;
 
 use crate::policy_set::PolicySet;
@@ -63,11 +62,42 @@ pub(crate) struct TokenFields {
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub(crate) enum What {
-    Connect,
-    SetLogLevel,
+    Server(ServerAction),
     Tool { name: String, arguments: Json },
     Prompt(String),
     Resource(String),
+}
+
+/// What is asked of a server itself.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub(crate) enum ServerAction {
+    /// To reach it at all.
+    Connect,
+    /// To set the level of its log messages.
+    SetLogLevel,
+    /// To ask for, change, end or list tasks.
+    UseTasks,
+}
+
+impl ServerAction {
+    /// All of them.
+    const ALL: [Self; 3] = [Self::Connect, Self::SetLogLevel, Self::UseTasks];
+
+    /// The id of the Cedar action.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::SetLogLevel => "set_log_level",
+            Self::UseTasks => "use_tasks",
+        }
+    }
+
+    /// The action with this id.
+    pub(crate) fn with_id(id: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == id)
+    }
 }
 
 /// What is known of the request beside the token, named as in `context.request`.
@@ -169,8 +199,7 @@ impl Question {
         };
         let server = &*self.server;
         let target = match &self.what {
-            What::Connect => Target::Server(server, ServerAction::Connect),
-            What::SetLogLevel => Target::Server(server, ServerAction::SetLogLevel),
+            What::Server(action) => Target::Server(server, (*action).into()),
             What::Tool { name, arguments } => Target::Tool { server, name, arguments },
             What::Prompt(name) => Target::Prompt { server, name },
             What::Resource(uri) => Target::Resource { server, uri },
@@ -191,8 +220,7 @@ impl Question {
     /// The Cedar action that `set` has for it, without its namespace and type.
     pub(crate) fn action(&self, set: &PolicySet) -> String {
         match &self.what {
-            What::Connect => "connect".to_owned(),
-            What::SetLogLevel => "set_log_level".to_owned(),
+            What::Server(action) => action.as_str().to_owned(),
             What::Prompt(_) => "get_prompt".to_owned(),
             What::Resource(_) => "read_resource".to_owned(),
             What::Tool { name, .. } if set.is_typed(&self.server, name) => {
@@ -205,7 +233,7 @@ impl Question {
     /// Type and id of the Cedar resource.
     pub(crate) fn resource(&self) -> (&'static str, String) {
         match &self.what {
-            What::Connect | What::SetLogLevel => ("MCP::Server", self.server.clone()),
+            What::Server(_) => ("MCP::Server", self.server.clone()),
             What::Tool { name, .. } => ("MCP::Tool", format!("{}/{name}", self.server)),
             What::Prompt(name) => ("MCP::Prompt", format!("{}/{name}", self.server)),
             What::Resource(uri) => ("MCP::Resource", format!("{}/{uri}", self.server)),
@@ -240,6 +268,16 @@ impl TokenFields {
                 .iter()
                 .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
                 .collect(),
+        }
+    }
+}
+
+impl From<ServerAction> for toolgate_policy::ServerAction {
+    fn from(action: ServerAction) -> Self {
+        match action {
+            ServerAction::Connect => Self::Connect,
+            ServerAction::SetLogLevel => Self::SetLogLevel,
+            ServerAction::UseTasks => Self::UseTasks,
         }
     }
 }

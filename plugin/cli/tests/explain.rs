@@ -157,9 +157,9 @@ fn a_question_that_cannot_be_asked_says_why() {
         (vec!["--server", "bnak", "--tool", "pay"], "unknown server \"bnak\""),
         (vec!["--server", "billing", "--tool", "refund", "--arguments", "{"], "--arguments"),
         (vec!["--server", "billing", "--tool", "refund", "--arguments", "@no.json"], "no.json"),
-        (vec!["--server", "billing", "--connect", "--claim", "x"], "NAME=TEXT"),
-        (vec!["--server", "billing", "--connect", "--time", "noon"], "RFC 3339"),
-        (vec!["--server", "billing", "--connect", "--source-ip", "here"], "source_ip"),
+        (vec!["--server", "billing", "--action", "connect", "--claim", "x"], "NAME=TEXT"),
+        (vec!["--server", "billing", "--action", "connect", "--time", "noon"], "RFC 3339"),
+        (vec!["--server", "billing", "--action", "connect", "--source-ip", "here"], "source_ip"),
     ] {
         let (report, code) = json(&[&["explain", "policies"], &ALICE[..], &options].concat());
         if part == "source_ip" {
