@@ -1,11 +1,11 @@
-// Runs a WebAssembly program in Node's V8, the engine that Envoy has: node wasi.mjs FILE
+// Runs a WebAssembly program in Node's V8, the engine that Envoy has: node wasi.mjs FILE [ARGUMENT..]
 import { readFile } from "node:fs/promises";
 import { WASI } from "node:wasi";
 import { argv, env } from "node:process";
 
 const wasi = new WASI({
   version: "preview1",
-  args: [argv[2]],
+  args: argv.slice(2),
   env: { BENCH_TOKEN: env.BENCH_TOKEN },
   preopens: { "/": "." },
 });

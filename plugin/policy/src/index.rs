@@ -5,18 +5,18 @@
 //! or lies in: the cost grows with what is found there, not with the policy set. The index only leaves
 //! out policies whose scope cannot match; whether one matches Cedar decides.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use cedar_policy::{
-    ActionConstraint, Effect, Entities, EntityTypeName, EntityUid, Policy, PolicySet,
-    PrincipalConstraint, ResourceConstraint,
+    ActionConstraint, Effect, Entities, EntityTypeName, EntityUid, Policy, PrincipalConstraint,
+    ResourceConstraint,
 };
 
 use crate::arguments::RecordType;
 use crate::closure::{Closed, closed};
-use crate::listing;
+use crate::listing::{self, Listed};
 use crate::looks::Looks;
 use crate::names;
 use crate::policies::NamedPolicy;
@@ -51,6 +51,9 @@ pub(crate) struct Action {
     memberships: Vec<EntityUid>,
     /// The type of its arguments, for the action of a tool.
     pub(crate) arguments: Option<RecordType>,
+    /// What partial evaluation says of policies that look at nothing but arguments: the same for
+    /// everybody. By their place.
+    listed: RefCell<HashMap<usize, Listed>>,
 }
 
 /// All actions and policies.
@@ -123,6 +126,26 @@ impl Action {
     pub(crate) fn applies_to(&self, principal: &EntityUid) -> bool {
         self.principals.contains(principal.type_name())
     }
+
+    /// What partial evaluation says of `candidate`, from memory where that is the same for everybody.
+    ///
+    /// # Errors
+    /// Those of `ask`.
+    pub(crate) fn listed(
+        &self,
+        candidate: &Candidate,
+        ask: impl FnOnce() -> Result<Listed, String>,
+    ) -> Result<Listed, String> {
+        if candidate.looks.at(Looks::FACTS.and(Looks::ENTITIES)) {
+            return ask();
+        }
+        if let Some(listed) = self.listed.borrow().get(&candidate.place) {
+            return Ok(*listed);
+        }
+        let listed = ask()?;
+        self.listed.borrow_mut().insert(candidate.place, listed);
+        Ok(listed)
+    }
 }
 
 impl Index {
@@ -155,6 +178,7 @@ impl Index {
                 resources,
                 entities: closed(within)?,
                 arguments: schema.arguments.get(id).cloned(),
+                listed: RefCell::default(),
                 memberships,
             };
             index.actions.insert(id.to_owned(), Rc::new(action));
@@ -272,14 +296,4 @@ impl Index {
 fn memberships(entities: &Entities, uid: &EntityUid) -> Vec<EntityUid> {
     let ancestors = entities.ancestors(uid).into_iter().flatten();
     std::iter::once(uid).chain(ancestors).cloned().collect()
-}
-
-/// `policies` as Cedar's partial evaluation takes them.
-///
-/// # Errors
-/// When Cedar does not take one.
-pub(crate) fn policy_set<'a>(
-    policies: impl IntoIterator<Item = &'a Policy>,
-) -> Result<PolicySet, String> {
-    PolicySet::from_policies(policies.into_iter().cloned()).map_err(|error| error.to_string())
 }

@@ -16,14 +16,14 @@ use std::sync::Arc;
 
 use cedar_policy::{
     Effect, EntityTypeName, EntityUid, PartialEntities, PartialEntityUid, PartialRequest, Policy,
-    PolicyId, PolicySet, Schema, TpeResponse,
+    PolicySet, Schema, TpeResponse,
 };
 use cedar_policy_core::ast;
 use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
 use cedar_policy_core::extensions::Extensions;
 use serde_json::{Value, json};
 
-use crate::index::{Candidate, policy_set};
+use crate::index::Candidate;
 use crate::names;
 use crate::possible::Possible;
 use crate::schema::LISTING_FACTS;
@@ -42,30 +42,46 @@ pub(crate) struct Listing {
     pub(crate) denied: bool,
 }
 
+/// What partial evaluation found of one policy.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Listed {
+    permits: bool,
+    errs: bool,
+    denies: bool,
+}
+
 impl Listing {
-    fn read(response: &TpeResponse<'_>, policies: &[Rc<Candidate>]) -> Self {
-        let mut permits: HashSet<PolicyId> = response.true_permits().cloned().collect();
-        let mut denied = response.true_forbids().next().is_some();
+    /// Adds what was found of `policy`.
+    pub(crate) fn add(&mut self, policy: &Rc<Candidate>, listed: Listed) {
+        if listed.permits {
+            self.permits.push(Rc::clone(policy));
+        }
+        if listed.errs {
+            self.errors.push(Rc::clone(policy));
+        }
+        self.denied |= listed.denies;
+    }
+}
+
+impl Listed {
+    /// Reads the answer about a set of one policy.
+    fn read(response: &TpeResponse<'_>) -> Self {
+        let mut listed = Self {
+            permits: response.true_permits().next().is_some(),
+            errs: response.error_permits().chain(response.error_forbids()).next().is_some(),
+            denies: response.true_forbids().next().is_some(),
+        };
         for residual in response.residual_policies() {
             let possible = Possible::of(&residual);
             if residual.effect() == Effect::Permit && possible.satisfied {
-                permits.insert(residual.id().clone());
+                listed.permits = true;
             } else {
                 // Any error denies, so a forbid that is true or an error denies in any case, and
                 // so does a permit that is nothing but an error.
-                denied |= !possible.unsatisfied;
+                listed.denies |= !possible.unsatisfied;
             }
         }
-        let errors: HashSet<&PolicyId> =
-            response.error_permits().chain(response.error_forbids()).collect();
-        let those = |ids: &dyn Fn(&PolicyId) -> bool| {
-            policies.iter().filter(|policy| ids(policy.policy.id())).cloned().collect()
-        };
-        Self {
-            permits: those(&|id| permits.contains(id)),
-            errors: those(&|id| errors.contains(id)),
-            denied,
-        }
+        listed
     }
 }
 
@@ -118,24 +134,22 @@ impl<'a> Question<'a> {
         Ok(Self { request, entities, schema })
     }
 
-    /// What `policies` say.
+    /// What `policy`, whose scope matches, says.
     ///
     /// # Errors
     /// Why Cedar cannot say.
-    pub(crate) fn put(&self, policies: &[Rc<Candidate>]) -> Result<Listing, String> {
-        let ask = |set: Result<PolicySet, String>| -> Result<Listing, String> {
-            let set = set?;
+    pub(crate) fn put(&self, policy: &Candidate) -> Result<Listed, String> {
+        let ask = |policy: &Policy| -> Result<Listed, String> {
+            let set =
+                PolicySet::from_policies([policy.clone()]).map_err(|error| error.to_string())?;
             let response = set
                 .tpe(&self.request, &self.entities, self.schema)
                 .map_err(|error| error.to_string())?;
-            Ok(Listing::read(&response, policies))
+            Ok(Listed::read(&response))
         };
-        let rewritten =
-            policies.iter().map(|policy| policy.listing()).collect::<Result<Vec<_>, _>>();
         // What was rewritten is of the same type as what was validated. Should Cedar see that
-        // otherwise, then the original policies answer, with nothing known of the request.
-        ask(rewritten.and_then(policy_set))
-            .or_else(|_| ask(policy_set(policies.iter().map(|policy| &policy.policy))))
+        // otherwise, then the original policy answers, with nothing known of the request.
+        policy.listing().and_then(ask).or_else(|_| ask(&policy.policy))
     }
 }
 

@@ -43,6 +43,8 @@ impl Looks {
     pub(crate) const ARGUMENTS: Self = Self(1 << 7);
     /// Which tool, prompt or resource it is, beyond the server and what is alike for all there.
     pub(crate) const NAME: Self = Self(1 << 8);
+    /// The caller or the target, in whatever way.
+    pub(crate) const ENTITIES: Self = Self(1 << 9);
     const CONTEXT: Self = Self::FACTS.and(Self::ARGUMENTS);
 
     /// What the condition of `policy` looks at; its scope is not looked at.
@@ -70,10 +72,9 @@ impl Looks {
 fn condition(expression: &Expr) -> Looks {
     match expression.expr_kind() {
         ExprKind::Var(Var::Context) => Looks::CONTEXT,
-        ExprKind::Var(Var::Resource) => Looks::NAME,
-        ExprKind::Var(Var::Principal | Var::Action) | ExprKind::Lit(_) | ExprKind::Slot(_) => {
-            Looks::NOTHING
-        }
+        ExprKind::Var(Var::Resource) => Looks::NAME.and(Looks::ENTITIES),
+        ExprKind::Var(Var::Principal) => Looks::ENTITIES,
+        ExprKind::Var(Var::Action) | ExprKind::Lit(_) => Looks::NOTHING,
         ExprKind::GetAttr { expr, attr } => member(expr, attr),
         // The context of every request for one action has the same members.
         ExprKind::HasAttr { expr, attr } => match expr.expr_kind() {
@@ -88,10 +89,10 @@ fn condition(expression: &Expr) -> Looks {
                 (_, None, _) => condition(expr),
             }
         }
-        ExprKind::Is { expr, .. } if is_resource(expr) => Looks::NOTHING,
+        ExprKind::Is { expr, .. } if is_resource(expr) => Looks::ENTITIES,
         // What lies in which server is alike; who is named in a policy is never treated as alike.
         ExprKind::BinaryApp { op: BinaryOp::In, arg1, arg2 } if is_resource(arg1) => {
-            condition(arg2)
+            Looks::ENTITIES.and(condition(arg2))
         }
         ExprKind::BinaryApp { arg1, arg2, .. } => condition(arg1).and(condition(arg2)),
         ExprKind::UnaryApp { arg: expr, .. }
@@ -105,7 +106,10 @@ fn condition(expression: &Expr) -> Looks {
         }
         ExprKind::Set(parts) | ExprKind::ExtensionFunctionApp { args: parts, .. } => all(&**parts),
         ExprKind::Record(parts) => all(parts.values()),
-        ExprKind::Unknown(_) => Looks::CONTEXT.and(Looks::NAME),
+        // Neither stands in a policy: templates are refused.
+        ExprKind::Slot(_) | ExprKind::Unknown(_) => {
+            Looks::CONTEXT.and(Looks::NAME).and(Looks::ENTITIES)
+        }
     }
 }
 
@@ -121,7 +125,7 @@ fn member(expression: &Expr, attribute: &str) -> Looks {
             "arguments" => Looks::ARGUMENTS,
             _ => Looks::CONTEXT,
         },
-        ExprKind::Var(Var::Resource) if SHARED_ATTRIBUTES.contains(&attribute) => Looks::NOTHING,
+        ExprKind::Var(Var::Resource) if SHARED_ATTRIBUTES.contains(&attribute) => Looks::ENTITIES,
         ExprKind::GetAttr { expr, attr }
             if attr == "request" && matches!(expr.expr_kind(), ExprKind::Var(Var::Context)) =>
         {
@@ -156,7 +160,8 @@ mod tests {
 
     #[test]
     fn known_accesses_are_told_apart() {
-        check("principal in MCP::Group::\"a\"", Looks::NOTHING);
+        check("principal in MCP::Group::\"a\"", Looks::ENTITIES);
+        check("action in MCP::Action::\"a\"", Looks::NOTHING);
         check("context.request.scopes.contains(\"a\")", Looks::SCOPES);
         check("context[\"request\"][\"time\"] < datetime(\"2030-01-01\")", Looks::TIME);
         check(
@@ -179,9 +184,9 @@ mod tests {
 
     #[test]
     fn what_all_tools_of_a_server_share_does_not_tell_them_apart() {
-        check("resource.read_only && resource.server.region == \"eu\"", Looks::NOTHING);
-        check("resource is MCP::Tool && resource in MCP::Server::\"a\"", Looks::NOTHING);
-        check("resource is MCP::Tool in MCP::Server::\"a\"", Looks::NOTHING);
+        check("resource.read_only && resource.server.region == \"eu\"", Looks::ENTITIES);
+        check("resource is MCP::Tool && resource in MCP::Server::\"a\"", Looks::ENTITIES);
+        check("resource is MCP::Tool in MCP::Server::\"a\"", Looks::ENTITIES);
         for condition in [
             "resource.name like \"a*\"",
             "resource == MCP::Tool::\"a/b\"",
@@ -191,7 +196,7 @@ mod tests {
             "[resource].contains(resource)",
             "(if true then resource else resource).read_only",
         ] {
-            check(condition, Looks::NAME);
+            check(condition, Looks::NAME.and(Looks::ENTITIES));
         }
     }
 

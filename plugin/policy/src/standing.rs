@@ -219,17 +219,36 @@ impl Standing {
         if let Some(listing) = remembered.under(self.facts_beside, facts) {
             return Ok(Rc::clone(listing));
         }
-        let question = Question::new(
+        let mut question = None;
+        let mut listing = Listing::default();
+        for candidate in &self.by_arguments {
+            let listed = self.action.listed(candidate, || {
+                let question = match &mut question {
+                    Some(question) => question,
+                    none => none.insert(self.question(facts, schema)?),
+                };
+                question.put(candidate)
+            })?;
+            listing.add(candidate, listed);
+        }
+        let listing = Rc::new(listing);
+        remembered.remember(self.facts_beside, facts, Rc::clone(&listing));
+        Ok(listing)
+    }
+
+    fn question<'a>(
+        &self,
+        facts: &RequestFacts<'_>,
+        schema: &'a Schema,
+    ) -> Result<Question<'a>, String> {
+        Question::new(
             &self.principal.uid,
             &self.action.uid,
             &self.resource,
             facts.to_record(Looks::FACTS)?,
             &self.entities,
             schema,
-        )?;
-        let listing = Rc::new(question.put(&self.by_arguments)?);
-        remembered.remember(self.facts_beside, facts, Rc::clone(&listing));
-        Ok(listing)
+        )
     }
 
     /// Whether Cedar agrees that a request is one, by its schema. What went into it was converted

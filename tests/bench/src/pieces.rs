@@ -7,6 +7,7 @@
 #[path = "messages.rs"]
 #[allow(dead_code, reason = "the other program asks for more")]
 mod messages;
+mod policies;
 
 use std::error::Error;
 use std::fs;
@@ -32,15 +33,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     plugin["credentials"]["billing-key"] =
         json!({"static": {"value": "only-the-server-sees-this"}});
     plugin["vaults"] = json!({});
-    // `bench-pieces TEXT` runs only the pieces with this in their name, and longer: for a profiler.
+    // `bench-pieces TEXT` runs only the pieces with this in their name, and longer: for a profiler;
+    // `bench-pieces policies` only what many policies cost.
     match std::env::args().nth(1) {
+        Some(text) if text == "policies" => policies::report(),
         None => {
             exchanges(&plugin, &token)?;
             pieces(
                 plugin,
                 &token,
                 &Chosen { text: String::new(), time: Duration::from_millis(400) },
-            )
+            )?;
+            policies::report()
         }
         Some(text) => pieces(plugin, &token, &Chosen { text, time: Duration::from_secs(4) }),
     }
