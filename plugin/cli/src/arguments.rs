@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::diff::FailOn;
 use crate::question::ServerAction;
 
 /// Operates Toolgate, the MCP gateway for Envoy and Kong.
@@ -43,6 +44,16 @@ pub(crate) enum Command {
     /// place and text, and what it says by itself. The exit code is 0 whatever the decision is, and 2
     /// when something could not be used.
     Explain(Box<Explain>),
+    /// Put recorded calls or cases to two policy sets and list every decision that changes.
+    ///
+    /// Audit records are JSON lines as the gateway writes them. They hold a call's arguments only with
+    /// `audit.arguments: full`; without them, for a tool whose arguments are typed, only whether it is
+    /// listed is compared, and the report says so. Records do not hold what a caller's token says:
+    /// --callers names the groups, roles, claims and scopes of every principal.
+    ///
+    /// The exit code is 0 when nothing changes, 1 when a decision changes (see --fail-on), 2 when
+    /// something could not be used.
+    Diff(Diff),
     /// Make the Cedar schema of servers' tools from their tools/list.
     ///
     /// Writes what `policy.schema` takes: an action for every tool, with the types of its arguments as
@@ -185,6 +196,31 @@ pub(crate) struct Schema {
     #[arg(long)]
     pub(crate) entities: bool,
     /// Write one JSON document instead of text: schema, entities and warnings.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Diff {
+    /// The configuration or folder of policies that is in force.
+    pub(crate) old: PathBuf,
+    /// The one that is to replace it.
+    pub(crate) new: PathBuf,
+    /// A file of audit records, one JSON document a line; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit: Vec<PathBuf>,
+    /// What is known of callers, YAML or JSON: `alice: {groups: [finance]}`, and likewise roles, claims
+    /// and scopes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) callers: Option<PathBuf>,
+    /// A file with cases, or a folder with such files; may be given several times. What they expect does
+    /// not matter here.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cases: Vec<PathBuf>,
+    /// Which changes make the exit code 1.
+    #[arg(long, value_enum, default_value = "any")]
+    pub(crate) fail_on: FailOn,
+    /// Write one JSON document instead of text.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -8,6 +8,7 @@ mod case;
 mod cedar_case;
 mod check;
 mod concern;
+mod diff;
 mod document;
 mod envoy;
 mod explain;
@@ -15,6 +16,7 @@ mod kong;
 mod mcp_client;
 mod policy_set;
 mod question;
+mod recorded;
 mod report;
 mod schema;
 mod terminal;
@@ -70,6 +72,7 @@ fn run(command: Command, output: &mut dyn Write) -> io::Result<u8> {
             tell(options.json, output, found)
         }
         Command::Explain(options) => tell(options.json, output, explain::run(*options)),
+        Command::Diff(options) => tell(options.json, output, diff::run(&options)),
         Command::Schema(options) => tell(options.json, output, schema::run(&options)),
     }
 }

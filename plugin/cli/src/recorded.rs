@@ -1,0 +1,146 @@
+//! Audit records as questions: what was asked once, to be asked again.
+//!
+//! A record says who asked for what, and with `audit.arguments: full` with which arguments; of the
+//! caller's groups, roles, claims and scopes it says nothing, so that these come from elsewhere. Not
+//! here: asking (`diff`).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+use toolgate_protocol::json::Json;
+
+use crate::case;
+use crate::policy_set::Failure;
+use crate::question::{Question, RequestFields, ServerAction, TokenFields, What, Who, Word};
+
+/// What a line of a log is.
+pub(crate) enum Line {
+    /// A record of a decision of policies.
+    Decision(Box<Recorded>),
+    /// A record that is no decision of policies, or no record: there is nothing to ask again.
+    Other,
+    /// A decision that cannot be asked again, and why.
+    Lost(String),
+}
+
+/// A decision that was recorded.
+pub(crate) struct Recorded {
+    pub(crate) question: Question,
+    /// Whether the arguments are those of the call.
+    pub(crate) has_arguments: bool,
+    /// What was decided.
+    pub(crate) outcome: Word,
+}
+
+/// What is known of callers beside their names.
+pub(crate) type Callers = BTreeMap<String, CallerFields>;
+
+/// What a caller's tokens say, by the caller's id.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct CallerFields {
+    groups: Vec<String>,
+    roles: Vec<String>,
+    claims: BTreeMap<String, Value>,
+    scopes: Vec<String>,
+}
+
+/// Reads a file of callers.
+///
+/// # Errors
+/// Why it cannot be used.
+pub(crate) fn callers(file: &Path) -> Result<Callers, Failure> {
+    let text =
+        std::fs::read_to_string(file).map_err(|error| Failure::unusable(file.display(), error))?;
+    let value: Value =
+        serde_saphyr::from_str(&text).map_err(|error| Failure::unusable(file.display(), error))?;
+    case::strictly(value).map_err(|error| Failure::unusable(file.display(), error))
+}
+
+/// The fields of a record that say what was asked.
+struct Record<'a>(&'a Value);
+
+impl Record<'_> {
+    /// A field that applies; hosts write null or a dash for one that does not.
+    fn field(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.as_str().filter(|text| !text.is_empty() && *text != "-")
+    }
+}
+
+/// Reads a line of a log: JSON, with or without something before it.
+pub(crate) fn read(line: &str, callers: &Callers) -> Line {
+    let json = line.find('{').and_then(|at| line.get(at..)).unwrap_or_default();
+    let Ok(value) = serde_json::from_str::<Value>(json.trim_end()) else { return Line::Other };
+    let record = Record(&value);
+    let (Some(server), Some(method), Some(_)) =
+        (record.field("server"), record.field("mcp_method"), record.field("policy_set"))
+    else {
+        return Line::Other;
+    };
+    let Some(outcome) = outcome(&record) else { return Line::Other };
+    let who = match who(&record, callers) {
+        Ok(who) => who,
+        Err(reason) => return Line::Lost(reason),
+    };
+    let recorded = record.field("arguments").and_then(|text| Json::parse(text.as_bytes()).ok());
+    let recorded = recorded.filter(|arguments| matches!(arguments, Json::Object(_) | Json::Null));
+    let has_arguments = recorded.is_some();
+    let what = if let Some(tool) = record.field("tool") {
+        What::Tool { name: tool.to_owned(), arguments: recorded.unwrap_or(Json::Null) }
+    } else if let Some(prompt) = record.field("prompt") {
+        What::Prompt(prompt.to_owned())
+    } else if let Some(uri) = record.field("resource") {
+        What::Resource(uri.to_owned())
+    } else {
+        What::Server(match method {
+            "logging/setLevel" => ServerAction::SetLogLevel,
+            method if method.starts_with("tasks/") => ServerAction::UseTasks,
+            _ => ServerAction::Connect,
+        })
+    };
+    let text = |name: &str| record.field(name).map(str::to_owned);
+    let request = RequestFields {
+        time: text("time"),
+        source_ip: text("source"),
+        protocol_version: text("protocol_version"),
+        ..RequestFields::default()
+    };
+    let question = Question { who, server: server.to_owned(), what, request };
+    Line::Decision(Box::new(Recorded { question, has_arguments, outcome }))
+}
+
+/// What policies decided, if they did.
+fn outcome(record: &Record<'_>) -> Option<Word> {
+    match (record.field("decision")?, record.field("reason")) {
+        ("allow", _) => Some(Word::Permit),
+        (_, Some("arguments_refused")) => Some(Word::Refused),
+        (_, Some("argument_types")) => Some(Word::Invalid),
+        (_, Some("not_visible" | "unknown_server" | "not_permitted")) => Some(Word::Invisible),
+        (_, Some("policy_error")) => Some(Word::Error),
+        // Permitted, and something failed after that.
+        ("error", _) => Some(Word::Permit),
+        _ => None,
+    }
+}
+
+fn who(record: &Record<'_>, callers: &Callers) -> Result<Who, String> {
+    let subject = record.field("principal").ok_or("the record names no principal")?;
+    if subject == "anonymous" && record.field("issuer").is_none() {
+        return Ok(Who::Anonymous);
+    }
+    let known = callers.get(subject).ok_or_else(|| {
+        format!("nothing says which groups {subject:?} is in: name it in the file of --callers")
+    })?;
+    let CallerFields { groups, roles, claims, scopes } = known.clone();
+    Ok(Who::Token(Box::new(TokenFields {
+        subject: subject.to_owned(),
+        issuer: record.field("issuer").map(str::to_owned),
+        client: record.field("client").map(str::to_owned),
+        groups,
+        roles,
+        claims,
+        scopes,
+    })))
+}
