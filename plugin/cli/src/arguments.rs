@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::diff::FailOn;
 use crate::question::ServerAction;
@@ -62,6 +63,21 @@ pub(crate) enum Command {
     ///
     /// The exit code is 0 when a schema was made, 2 when something could not be used.
     Schema(Schema),
+    /// Write the completions of a shell to the output.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write manual pages.
+    ///
+    /// Without --directory, the page of `toolgate` goes to the output; with it, one page for it and for
+    /// each command goes there.
+    Man {
+        /// A folder for the pages, which is made where there is none.
+        #[arg(long, value_name = "FOLDER")]
+        directory: Option<PathBuf>,
+    },
 }
 
 #[derive(Args)]

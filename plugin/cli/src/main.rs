@@ -24,9 +24,10 @@ mod test;
 mod typing;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
 use arguments::{Arguments, Command};
@@ -74,6 +75,30 @@ fn run(command: Command, output: &mut dyn Write) -> io::Result<u8> {
         Command::Explain(options) => tell(options.json, output, explain::run(*options)),
         Command::Diff(options) => tell(options.json, output, diff::run(&options)),
         Command::Schema(options) => tell(options.json, output, schema::run(&options)),
+        Command::Completions { shell } => {
+            // It takes a writer that fails for a fault of the program, so it gets one that never does.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "toolgate", &mut script);
+            output.write_all(&script).map(|()| 0)
+        }
+        Command::Man { directory } => manual(directory, output),
+    }
+}
+
+/// Writes manual pages: to `output`, or all into a folder.
+fn manual(directory: Option<PathBuf>, output: &mut dyn Write) -> io::Result<u8> {
+    let Some(directory) = directory else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+        return output.write_all(&page).map(|()| 0);
+    };
+    let written = std::fs::create_dir_all(&directory)
+        .and_then(|()| clap_mangen::generate_to(Arguments::command(), &directory));
+    match written {
+        Ok(()) => Ok(0),
+        Err(error) => {
+            tell::<check::Report>(false, output, Err(Failure::unusable(directory.display(), error)))
+        }
     }
 }
 
