@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use cedar_policy::Schema;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -15,7 +14,7 @@ use crate::catalog::Catalog;
 use crate::config::{PolicyConfig, PolicyText, Problem};
 use crate::decision::{Decision, Outcome, PolicyError, Refusal};
 use crate::index::{Candidate, Index};
-use crate::listing::Listing;
+use crate::listing::{Listing, Lists};
 use crate::looks::Looks;
 use crate::names;
 use crate::policies;
@@ -29,7 +28,7 @@ use crate::standings::Standings;
 #[derive(Debug)]
 pub struct PolicyEngine {
     version: String,
-    schema: Schema,
+    lists: Lists,
     catalog: Catalog,
     index: Index,
     standings: Standings,
@@ -66,7 +65,7 @@ impl PolicyEngine {
                 return Err(problems);
             }
         };
-        let policies = policies::compile(&config.policies, &schema.schema, &known);
+        let policies = policies::compile(&config.policies, &schema, &known);
         let catalog = Catalog::compile(&config.entities, &known, &schema.schema);
         match (policies, catalog) {
             (Ok(policies), Ok(catalog)) if problems.is_empty() => {
@@ -74,7 +73,7 @@ impl PolicyEngine {
                     .map_err(|message| vec![Problem::new("policy.policies", message)])?;
                 Ok(Self {
                     version: version(config, &known),
-                    schema: schema.schema,
+                    lists: Lists::new(schema.schema),
                     standings: Standings::new(&index, &catalog),
                     catalog,
                     index,
@@ -150,7 +149,7 @@ impl PolicyEngine {
         let (Some(members), Target::Tool { arguments, .. }) = (&standing.action.arguments, target)
         else {
             #[cfg(debug_assertions)]
-            standing.conforms(facts, None, &self.schema)?;
+            standing.conforms(facts, None, &self.lists.schema)?;
             return Ok(decided(&settled).unwrap_or_else(|| Decision {
                 policies: names_of(&settled.forbids),
                 ..refused(Refusal::Invisible)
@@ -164,7 +163,7 @@ impl PolicyEngine {
             }
         };
         #[cfg(debug_assertions)]
-        standing.conforms(facts, Some(arguments.clone()), &self.schema)?;
+        standing.conforms(facts, Some(arguments.clone()), &self.lists.schema)?;
         let mut evaluation = standing.called(facts, arguments)?;
         evaluation.extend(&settled);
         if let Some(decision) = decided(&evaluation) {
@@ -205,7 +204,7 @@ impl PolicyEngine {
             if !standing.depends_on_arguments() {
                 return Ok(!settled.permits.is_empty());
             }
-            let listing = standing.listed(facts, &self.schema)?;
+            let listing = standing.listed(facts, &self.lists)?;
             Ok(is_visible(&settled, &listing))
         };
         shown().unwrap_or(false)
@@ -249,7 +248,7 @@ impl PolicyEngine {
         }
         let nothing = Listing::default();
         let listing = if standing.depends_on_arguments() {
-            Some(standing.listed(facts, &self.schema)?)
+            Some(standing.listed(facts, &self.lists)?)
         } else {
             None
         };

@@ -128,21 +128,22 @@ impl Action {
     }
 
     /// What partial evaluation says of `candidate`, from memory where that is the same for everybody.
+    /// `ask` is told whether it is.
     ///
     /// # Errors
     /// Those of `ask`.
     pub(crate) fn listed(
         &self,
         candidate: &Candidate,
-        ask: impl FnOnce() -> Result<Listed, String>,
+        ask: impl FnOnce(bool) -> Result<Listed, String>,
     ) -> Result<Listed, String> {
         if candidate.looks.at(Looks::FACTS.and(Looks::ENTITIES)) {
-            return ask();
+            return ask(false);
         }
         if let Some(listed) = self.listed.borrow().get(&candidate.place) {
             return Ok(*listed);
         }
-        let listed = ask()?;
+        let listed = ask(true)?;
         self.listed.borrow_mut().insert(candidate.place, listed);
         Ok(listed)
     }

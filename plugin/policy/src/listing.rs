@@ -10,6 +10,7 @@
 //! from several conditions together (`amount < 1 && amount > 2`): partial evaluation does not solve
 //! them. Not here: untyped targets, whose listing is plain authorisation.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,8 +25,10 @@ use cedar_policy_core::extensions::Extensions;
 use serde_json::{Value, json};
 
 use crate::index::Candidate;
+use crate::looks::Looks;
 use crate::names;
 use crate::possible::Possible;
+use crate::request::RequestFacts;
 use crate::schema::LISTING_FACTS;
 
 /// Id of the one entity that carries what is known of the request.
@@ -85,15 +88,40 @@ impl Listed {
     }
 }
 
+/// What questions are put with, whoever asks.
+#[derive(Debug)]
+pub(crate) struct Lists {
+    pub(crate) schema: Schema,
+    /// Entities enough for policies that look at neither entities nor facts; they hold all actions, and
+    /// to put them together takes longer than to ask.
+    none: OnceCell<Rc<PartialEntities>>,
+}
+
+impl Lists {
+    pub(crate) fn new(schema: Schema) -> Self {
+        Self { schema, none: OnceCell::new() }
+    }
+
+    fn none(&self) -> Result<Rc<PartialEntities>, String> {
+        if let Some(none) = self.none.get() {
+            return Ok(Rc::clone(none));
+        }
+        let facts = RequestFacts::default().to_record(Looks::FACTS)?;
+        let none = Rc::new(partial(&Entities::new(), facts, &self.schema)?);
+        Ok(Rc::clone(self.none.get_or_init(|| none)))
+    }
+}
+
 /// The question, ready to be put to policies.
 pub(crate) struct Question<'a> {
     request: PartialRequest,
-    entities: PartialEntities,
+    entities: Rc<PartialEntities>,
     schema: &'a Schema,
 }
 
 impl<'a> Question<'a> {
-    /// May `principal` do `action` on `resource` with some arguments, under what `facts` says?
+    /// May `principal` do `action` on `resource` with some arguments, under what `facts` says? Where
+    /// these are not given, only for policies that look at nothing but arguments.
     ///
     /// # Errors
     /// Why Cedar does not take the question.
@@ -101,26 +129,10 @@ impl<'a> Question<'a> {
         principal: &EntityUid,
         action: &EntityUid,
         resource: &EntityUid,
-        facts: ast::Value,
-        entities: &Entities,
-        schema: &'a Schema,
+        known: Option<(ast::Value, &Entities)>,
+        lists: &'a Lists,
     ) -> Result<Self, String> {
-        let now = ast::Entity::new_with_attr_partial_value(
-            now()?.into(),
-            [("request".into(), facts.into())],
-            HashSet::new(),
-            HashSet::new(),
-            [],
-        );
-        let entities = entities
-            .clone()
-            .add_entities(
-                [Arc::new(now)],
-                None::<&NoEntitiesSchema>,
-                TCComputation::AssumeAlreadyComputed,
-                Extensions::all_available(),
-            )
-            .map_err(|error| error.to_string())?;
+        let schema = &lists.schema;
         let request = PartialRequest::new(
             PartialEntityUid::from_concrete(principal.clone()),
             action.clone(),
@@ -129,8 +141,10 @@ impl<'a> Question<'a> {
             schema,
         )
         .map_err(|error| error.to_string())?;
-        let entities = PartialEntities::from_concrete(entities.into(), schema)
-            .map_err(|error| error.to_string())?;
+        let entities = match known {
+            Some((facts, entities)) => Rc::new(partial(entities, facts, schema)?),
+            None => lists.none()?,
+        };
         Ok(Self { request, entities, schema })
     }
 
@@ -139,26 +153,63 @@ impl<'a> Question<'a> {
     /// # Errors
     /// Why Cedar cannot say.
     pub(crate) fn put(&self, policy: &Candidate) -> Result<Listed, String> {
-        let ask = |policy: &Policy| -> Result<Listed, String> {
-            let set =
-                PolicySet::from_policies([policy.clone()]).map_err(|error| error.to_string())?;
-            let response = set
-                .tpe(&self.request, &self.entities, self.schema)
-                .map_err(|error| error.to_string())?;
-            Ok(Listed::read(&response))
-        };
-        // What was rewritten is of the same type as what was validated. Should Cedar see that
-        // otherwise, then the original policy answers, with nothing known of the request.
-        policy.listing().and_then(ask).or_else(|_| ask(&policy.policy))
+        policy.listing().and_then(|policy| self.ask(policy))
+    }
+
+    /// The same of the policy as it was written, with nothing known of the request.
+    ///
+    /// # Errors
+    /// Why Cedar cannot say.
+    pub(crate) fn put_as_written(&self, policy: &Candidate) -> Result<Listed, String> {
+        self.ask(&policy.policy)
+    }
+
+    fn ask(&self, policy: &Policy) -> Result<Listed, String> {
+        let set = PolicySet::from_policies([policy.clone()]).map_err(|error| error.to_string())?;
+        let response = set
+            .tpe(&self.request, &self.entities, self.schema)
+            .map_err(|error| error.to_string())?;
+        Ok(Listed::read(&response))
     }
 }
 
-/// `policy` with `context.request` read from the entity of the listing.
+/// `entities` and the one that carries `facts`.
+fn partial(
+    entities: &Entities,
+    facts: ast::Value,
+    schema: &Schema,
+) -> Result<PartialEntities, String> {
+    let now = ast::Entity::new_with_attr_partial_value(
+        now()?.into(),
+        [("request".into(), facts.into())],
+        HashSet::new(),
+        HashSet::new(),
+        [],
+    );
+    let entities = entities
+        .clone()
+        .add_entities(
+            [Arc::new(now)],
+            None::<&NoEntitiesSchema>,
+            TCComputation::AssumeAlreadyComputed,
+            Extensions::all_available(),
+        )
+        .map_err(|error| error.to_string())?;
+    PartialEntities::from_concrete(entities.into(), schema).map_err(|error| error.to_string())
+}
+
+/// `policy` with `context.request` read from the entity of the listing, and without a scope: it is asked
+/// where that matches.
 ///
 /// # Errors
 /// When Cedar cannot write the policy as JSON or read it again.
 pub(crate) fn without_request(policy: &Policy) -> Result<Policy, String> {
     let mut json = policy.to_json().map_err(|error| error.to_string())?;
+    for part in ["principal", "action", "resource"] {
+        if let Some(scope) = json.get_mut(part) {
+            *scope = json!({"op": "All"});
+        }
+    }
     if let Some(conditions) = json.get_mut("conditions") {
         rewrite(conditions);
     }

@@ -9,14 +9,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use cedar_policy::{
-    ActionConstraint, Policy, PolicyId, PolicySet, Schema, ValidationMode, ValidationWarning,
-    Validator,
+    ActionConstraint, EntityUid, Policy, PolicyId, PolicySet, Schema, ValidationMode,
+    ValidationResult, ValidationWarning, Validator,
 };
 use miette::Diagnostic;
 
 use crate::config::{PolicyText, Problem};
 use crate::names;
-use crate::schema::LISTING_FACTS;
+use crate::schema::{CompiledSchema, LISTING_FACTS};
 use crate::source::{self, Source};
 
 /// The annotations that mean something. `@description` is for the reader of the policy.
@@ -24,6 +24,9 @@ const ANNOTATIONS: [&str; 3] = ["id", "advice", "description"];
 
 /// Deepest access to entities: `resource` is the first, `resource.server` the second.
 const DEREFERENCE_LEVEL: u32 = 2;
+
+/// How many policies are checked together against the part of the schema that they name.
+const AT_ONCE: usize = 24;
 
 /// Longest `@id`.
 const MAX_ID: usize = 128;
@@ -42,7 +45,7 @@ pub(crate) struct NamedPolicy {
 /// Everything that is wrong with them.
 pub(crate) fn compile(
     text: &PolicyText,
-    schema: &Schema,
+    schema: &CompiledSchema,
     servers: &BTreeSet<&str>,
 ) -> Result<Vec<NamedPolicy>, Vec<Problem>> {
     let mut problems = Vec::new();
@@ -188,10 +191,12 @@ fn check_names(
 /// Types, names and reachability of `policies`, by Cedar.
 fn validate(
     policies: &[NamedPolicy],
-    schema: &Schema,
+    schema: &CompiledSchema,
     sources: &HashMap<String, Source<'_>>,
     problems: &mut Vec<Problem>,
 ) {
+    // What is found wrong with a part of the schema is looked at again with all of it.
+    let policies = unproven(policies, schema);
     let set = match PolicySet::from_policies(policies.iter().map(|named| named.policy.clone())) {
         Ok(set) => set,
         Err(error) => {
@@ -199,26 +204,77 @@ fn validate(
             return;
         }
     };
-    let result = Validator::new(schema.clone()).validate_with_level(
-        &set,
-        ValidationMode::Strict,
-        DEREFERENCE_LEVEL,
-    );
+    if set.is_empty() {
+        return;
+    }
+    let result = check(&set, &schema.schema);
     let mut found = Vec::new();
     for error in result.validation_errors() {
         found.extend(located(sources, error.policy_id(), error));
     }
-    for warning in result.validation_warnings() {
-        // Text in other scripts than Latin is no mistake; everything else that Cedar warns of makes
-        // a policy that never applies, or reads as another than it is.
-        if !matches!(warning, ValidationWarning::MixedScriptString(_)) {
-            found.extend(located(sources, warning.policy_id(), warning));
-        }
+    for warning in warnings(&result) {
+        found.extend(located(sources, warning.policy_id(), warning));
     }
     // Cedar reports in no particular order, and once for each combination of types.
     found.sort_by(|a, b| (&a.path, &a.message).cmp(&(&b.path, &b.message)));
     found.dedup();
     problems.extend(found);
+}
+
+/// Those of `policies` that are not found valid with the part of the schema that their scope names.
+fn unproven<'a>(policies: &'a [NamedPolicy], schema: &CompiledSchema) -> Vec<&'a NamedPolicy> {
+    let actions: Vec<Option<Vec<EntityUid>>> =
+        policies.iter().map(|named| tool_actions(&named.policy)).collect();
+    let named = policies.iter().zip(&actions);
+    let mut all: Vec<&NamedPolicy> =
+        named.clone().filter(|(_, actions)| actions.is_none()).map(|(policy, _)| policy).collect();
+    let mut narrow: Vec<(&NamedPolicy, &[EntityUid])> =
+        named.filter_map(|(policy, actions)| Some((policy, actions.as_deref()?))).collect();
+    if narrow.len() <= AT_ONCE {
+        // Not worth a schema of their own.
+        all.extend(narrow.iter().map(|(policy, _)| *policy));
+        return all;
+    }
+    narrow.sort_by_key(|(_, actions)| *actions);
+    for part in narrow.chunks(AT_ONCE) {
+        let ids = part.iter().flat_map(|(_, actions)| *actions).map(|uid| uid.id().unescaped());
+        let is_valid = schema.with_actions(&ids.collect()).is_some_and(|schema| {
+            PolicySet::from_policies(part.iter().map(|(named, _)| named.policy.clone())).is_ok_and(
+                |set| {
+                    let result = check(&set, &schema);
+                    result.validation_passed() && warnings(&result).next().is_none()
+                },
+            )
+        });
+        if !is_valid {
+            all.extend(part.iter().map(|(policy, _)| *policy));
+        }
+    }
+    all
+}
+
+/// The actions in the scope of `policy`, when these are tools' own and nothing else.
+fn tool_actions(policy: &Policy) -> Option<Vec<EntityUid>> {
+    let actions = match policy.action_constraint() {
+        ActionConstraint::Any => return None,
+        ActionConstraint::Eq(uid) => vec![uid],
+        ActionConstraint::In(uids) => uids,
+    };
+    let of_tools = |uid: &EntityUid| names::split_member_id(uid.id().unescaped()).is_some();
+    (!actions.is_empty() && actions.iter().all(of_tools)).then_some(actions)
+}
+
+fn check(policies: &PolicySet, schema: &Schema) -> ValidationResult {
+    let validator = Validator::new(schema.clone());
+    validator.validate_with_level(policies, ValidationMode::Strict, DEREFERENCE_LEVEL)
+}
+
+/// Text in other scripts than Latin is no mistake; everything else that Cedar warns of makes a policy
+/// that never applies, or reads as another than it is.
+fn warnings(result: &ValidationResult) -> impl Iterator<Item = &ValidationWarning> {
+    result
+        .validation_warnings()
+        .filter(|warning| !matches!(warning, ValidationWarning::MixedScriptString(_)))
 }
 
 fn located<E: Diagnostic + 'static>(

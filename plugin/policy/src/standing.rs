@@ -9,7 +9,9 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use cedar_policy::{EntityUid, Schema};
+use cedar_policy::EntityUid;
+#[cfg(debug_assertions)]
+use cedar_policy::Schema;
 use cedar_policy_core::ast::{self, Context, EntityUIDEntry, Literal, Value, ValueKind};
 use cedar_policy_core::entities::Entities;
 use cedar_policy_core::evaluator::Evaluator;
@@ -18,7 +20,7 @@ use cedar_policy_core::extensions::Extensions;
 use crate::catalog::Located;
 use crate::closure::together;
 use crate::index::{Action, Candidate, Index};
-use crate::listing::{Listing, Question};
+use crate::listing::{Listing, Lists, Question};
 use crate::looks::Looks;
 use crate::principal::Known;
 use crate::remembered::Remembered;
@@ -213,21 +215,29 @@ impl Standing {
     pub(crate) fn listed(
         &self,
         facts: &RequestFacts<'_>,
-        schema: &Schema,
+        lists: &Lists,
     ) -> Result<Rc<Listing>, String> {
         let mut remembered = self.listed.borrow_mut();
         if let Some(listing) = remembered.under(self.facts_beside, facts) {
             return Ok(Rc::clone(listing));
         }
-        let mut question = None;
+        let mut own = None;
         let mut listing = Listing::default();
         for candidate in &self.by_arguments {
-            let listed = self.action.listed(candidate, || {
-                let question = match &mut question {
+            let listed = self.action.listed(candidate, |is_same_for_all| {
+                if is_same_for_all
+                    && let Ok(listed) =
+                        self.question(None, lists).and_then(|question| question.put(candidate))
+                {
+                    return Ok(listed);
+                }
+                let question = match &mut own {
                     Some(question) => question,
-                    none => none.insert(self.question(facts, schema)?),
+                    none => none.insert(self.question(Some(facts), lists)?),
                 };
-                question.put(candidate)
+                // What was rewritten is of the same type as what was validated. Should Cedar see
+                // that otherwise, then the original policy answers.
+                question.put(candidate).or_else(|_| question.put_as_written(candidate))
             })?;
             listing.add(candidate, listed);
         }
@@ -238,17 +248,15 @@ impl Standing {
 
     fn question<'a>(
         &self,
-        facts: &RequestFacts<'_>,
-        schema: &'a Schema,
+        facts: Option<&RequestFacts<'_>>,
+        lists: &'a Lists,
     ) -> Result<Question<'a>, String> {
-        Question::new(
-            &self.principal.uid,
-            &self.action.uid,
-            &self.resource,
-            facts.to_record(Looks::FACTS)?,
-            &self.entities,
-            schema,
-        )
+        let known = match facts {
+            Some(facts) => Some((facts.to_record(Looks::FACTS)?, &self.entities)),
+            None => None,
+        };
+        let (action, resource) = (&self.action.uid, &self.resource);
+        Question::new(&self.principal.uid, action, resource, known, lists)
     }
 
     /// Whether Cedar agrees that a request is one, by its schema. What went into it was converted

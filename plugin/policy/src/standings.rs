@@ -18,8 +18,9 @@ use crate::recent::Recent;
 use crate::request::{ServerAction, Target};
 use crate::standing::Standing;
 
-/// Most bytes that are spent on remembering, about.
-const MOST_BYTES: usize = 16 << 20;
+/// Most bytes that are spent on remembering, estimated from above: what callers share is counted for
+/// each target. Enough for three callers of a thousand tools each.
+const MOST_BYTES: usize = 32 << 20;
 
 /// Longest name of a target that is remembered by, in bytes.
 const MOST_NAME: usize = 2048;

@@ -384,3 +384,42 @@ fn the_version_names_everything_that_decides() {
     versions.dedup();
     assert_eq!(versions.len(), 5);
 }
+
+#[test]
+fn one_wrong_policy_among_many_is_found_and_only_that() {
+    let tools = 80;
+    let actions: String = (0..tools)
+        .map(|tool| {
+            format!(
+                "action \"bank/tool-{tool}\" in [\"bank-write\"] appliesTo {{ principal: [User, Anonymous], \
+                 resource: [Tool], context: {{ request: Request, arguments: {{ amount: Long }} }} }};\n"
+            )
+        })
+        .collect();
+    let schema = SCHEMA.trim_end().strip_suffix('}').unwrap().to_owned() + &actions + "}";
+    let policies = |wrong: &[(usize, &str)]| {
+        let policy = |tool: usize| {
+            let other = (tool + 40) % tools;
+            let condition = match wrong.iter().find(|(place, _)| *place == tool) {
+                Some((_, condition)) => (*condition).to_owned(),
+                // An action that only all of the schema has.
+                None if tool == 7 => format!("action != MCP::Action::\"bank/tool-{other}\""),
+                None => "context.arguments.amount < 3".to_owned(),
+            };
+            format!(
+                "@id(\"p{tool}\") permit(principal, action == MCP::Action::\"bank/tool-{tool}\", resource) when {{ {condition} }};\n"
+            )
+        };
+        let config = PolicyConfig {
+            schema: Some(schema.clone()),
+            ..config(&(0..tools).map(policy).collect::<String>())
+        };
+        PolicyEngine::compile(&config, &servers()).map_err(|problems| texts(&problems))
+    };
+    assert!(policies(&[]).is_ok());
+    let problems =
+        policies(&[(33, "context.arguments.amount like \"3\""), (71, "false")]).unwrap_err();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].starts_with("policy.policies:34:"), "{problems:?}");
+    assert!(problems[1].starts_with("policy.policies:72:"), "{problems:?}");
+}
