@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use toolgate_policy::{PolicyEngine, Problem};
+use toolgate_protocol::mirror::Mirror;
 
 use crate::config::{
     Config, CredentialConfig, InjectionConfig, KvConfig, LoginConfig, ServerConfig, SessionsConfig,
@@ -18,7 +19,9 @@ use crate::credentials::{Credential, Fetched, KvCredential, Login, Vault};
 use crate::event::Timestamp;
 use crate::federation::Federation;
 use crate::gateway::{Gateway, Injection, Server};
+use crate::hosts;
 use crate::identity::{Identity, RequiredScopes};
+use crate::mirrors::{self, MirroredTools};
 use crate::secret::{Secret, SecretSource};
 use crate::session::{MOST_KEYS, SHORTEST_KEY, SessionKeys, Sessions};
 use crate::shape;
@@ -110,6 +113,12 @@ impl Compiler<'_> {
                 );
             }
         }
+        for (index, host) in config.hosts.iter().enumerate() {
+            if !hosts::is_host(host) {
+                let help = "write a name or an address, with a port or without one for every port: \"gateway.example\", \"localhost:10000\", \"[::1]\"";
+                self.problem(format!("hosts[{index}]"), format!("{host:?} is not a host"), help);
+            }
+        }
         let vault_names: BTreeSet<String> = config.vaults.keys().cloned().collect();
         let credential_names: BTreeSet<String> = config.credentials.keys().cloned().collect();
         let server_names: Vec<String> = config.servers.keys().cloned().collect();
@@ -167,7 +176,7 @@ impl Compiler<'_> {
             config.origins,
             config.audit,
         );
-        Some(gateway.with_sessions(sessions).with_federation(federation))
+        Some(gateway.with_sessions(sessions).with_federation(federation).with_hosts(config.hosts))
     }
 
     fn server(
@@ -220,6 +229,7 @@ impl Compiler<'_> {
             config.credential.and_then(|injection| self.injection(&path, injection, credentials));
         let scopes =
             RequiredScopes::compile(config.scopes, &format!("{path}.scopes"), &mut self.problems);
+        let mirrored = self.mirrored(&format!("{path}.mirrored"), config.mirrored);
         let cluster: Rc<str> = config.cluster.into();
         Server {
             authority: config.authority.map_or_else(|| Rc::clone(&cluster), Into::into),
@@ -229,7 +239,32 @@ impl Compiler<'_> {
             credential,
             forward_headers: config.forward_headers,
             scopes,
+            mirrored,
+            normalize_accept: config.normalize_accept,
         }
+    }
+
+    fn mirrored(
+        &mut self,
+        path: &str,
+        config: BTreeMap<String, BTreeMap<String, String>>,
+    ) -> MirroredTools {
+        let mut tools = MirroredTools::new();
+        for (tool, headers) in config {
+            let mut mirrors = Vec::new();
+            for (name, pointer) in headers {
+                match mirrors::pointer(&pointer).and_then(|path| Mirror::new(&name, path)) {
+                    Some(mirror) => mirrors.push(mirror),
+                    None => self.problem(
+                        format!("{path}.{tool}.{name}"),
+                        format!("{pointer:?} is no argument that Mcp-Param-{name:?} can repeat"),
+                        "write the header's name without Mcp-Param-, and a JSON pointer: Region: /region",
+                    ),
+                }
+            }
+            tools.insert(tool, mirrors);
+        }
+        tools
     }
 
     fn injection(

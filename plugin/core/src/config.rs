@@ -28,6 +28,10 @@ pub struct Config {
     /// are refused; clients that are no browsers are not concerned.
     #[serde(default)]
     pub origins: Vec<String>,
+    /// Hosts that the gateway answers to, e.g. `gateway.example` (every port) or `localhost:10000`;
+    /// requests to others are refused. Every host where none is named.
+    #[serde(default)]
+    pub hosts: Vec<String>,
     /// Who issues the tokens that callers present.
     pub identity: IdentityConfig,
     /// Cedar policies, schema and entities.
@@ -77,6 +81,14 @@ pub struct ServerConfig {
     /// Further request headers of the client that go on to this server, in lower case.
     #[serde(default)]
     pub forward_headers: Vec<String>,
+    /// Arguments of tools that calls of 2026-07-28 repeat in header fields, for tools whose list a worker
+    /// may not have seen yet: tool, name after `Mcp-Param-`, JSON pointer (RFC 6901) to the argument.
+    #[serde(default)]
+    pub mirrored: BTreeMap<String, BTreeMap<String, String>>,
+    /// Whether every request goes on with the `Accept` that MCP servers want, whatever the client
+    /// accepts; otherwise with the client's own.
+    #[serde(default = "default_true")]
+    pub normalize_accept: bool,
 }
 
 /// How an upstream is spoken to.
@@ -247,6 +259,10 @@ impl Default for AuditConfig {
     fn default() -> Self {
         Self { arguments: ArgumentsAudit::Digest }
     }
+}
+
+fn default_true() -> bool {
+    true
 }
 
 fn default_path() -> String {

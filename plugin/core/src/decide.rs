@@ -86,6 +86,10 @@ impl Gateway {
                 audit.arguments = self.audited(arguments);
                 let target = Target::Tool { server: name, name: tool, arguments };
                 self.permit(asked, &target, now, audit, || unknown("tool", tool, asked.era))?;
+                if asked.era == Era::Modern {
+                    let headers = &asked.head.headers;
+                    self.mirrors.check(&server.mirrored, name, tool, arguments, headers)?;
+                }
             }
             Some(Operation::GetPrompt { name: prompt }) => {
                 audit.prompt = Some(shortened(prompt));
@@ -129,9 +133,9 @@ impl Gateway {
         self.identity.check_scopes(&asked.head.caller, endpoint, &further)?;
         let credential = self.credential(server, facts, now, audit)?;
         let credential = credential.as_ref().map(|(injection, fetched)| (*injection, &**fetched));
-        let upstream = upstream::request(server, asked, credential);
         let filter_lists =
             matches!(operation, Some(Operation::List(_) | Operation::Listen { .. }) | None);
+        let upstream = upstream::request(server, asked, filter_lists, credential);
         Ok(Verdict { upstream, filter_lists, exposure })
     }
 

@@ -23,6 +23,8 @@ pub enum Reason {
     HttpMethod,
     /// A web page of an origin that is not configured asks.
     Origin,
+    /// The request is addressed to a host that the gateway does not answer to.
+    Host,
     /// A header that must be single is not.
     RepeatedHeader,
     /// A header is not plain text, or not of its form.
@@ -95,6 +97,7 @@ impl Reason {
             Self::UnknownServer => ("unknown_server", 404, 404),
             Self::HttpMethod => ("http_method", 405, 405),
             Self::Origin => ("origin", 403, 403),
+            Self::Host => ("host", 403, 403),
             Self::RepeatedHeader => ("repeated_header", 400, -32600),
             Self::Header => ("header", 400, -32600),
             Self::HeaderMismatch => ("header_mismatch", 400, -32020),

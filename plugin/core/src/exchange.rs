@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use toolgate_policy::Target;
 use toolgate_protocol::headers::Headers;
-use toolgate_protocol::mcp::ListKind;
+use toolgate_protocol::json::Json;
+use toolgate_protocol::mcp::{Era, ListKind};
 
 use crate::audit::{AuditRecord, Outcome};
 use crate::cors;
@@ -20,6 +21,7 @@ use crate::disclosure;
 use crate::event::{CallId, CallOutcome, Effect, Event, FieldValue, Flow, HeadEdit, Timestamp};
 use crate::federation::{Exposure, ExposureFilter};
 use crate::gateway::Gateway;
+use crate::hosts;
 use crate::request::{Asked, Head, body_too_large, body_withheld};
 use crate::response::{Answer, Handling, Piece, ResponseFilter};
 use crate::session::Sessions;
@@ -189,6 +191,9 @@ impl Phase {
     fn step(self, event: Event<'_>, step: &mut Step<'_>) -> (Self, Flow) {
         match (self, event) {
             (Self::ExpectRequestHead, Event::RequestHead { headers, source, end }) => {
+                if let Err(denial) = hosts::check(&headers, &step.gateway.hosts) {
+                    return step.deny(denial, None);
+                }
                 if let Some(reply) = step.metadata(&headers) {
                     return reply;
                 }
@@ -271,7 +276,10 @@ impl Phase {
                 let gateway = step.gateway;
                 let now = step.now;
                 let server = Rc::clone(&asked.head.server);
-                let mut visible = |kind: ListKind, name: &str| {
+                let mut visible = |kind: ListKind, name: &str, element: &Json| {
+                    if kind == ListKind::Tools && asked.era == Era::Modern {
+                        gateway.mirrors.learn(&server, name, element);
+                    }
                     gateway.visible(&asked, &listed(kind, &server, name), now)
                 };
                 match filter.push(chunk, end, &mut visible, &mut bytes) {
@@ -540,9 +548,7 @@ fn fail(audit: &mut AuditRecord, reason: Reason) {
 /// An element of a list as policy knows it.
 fn listed<'a>(kind: ListKind, server: &'a str, name: &'a str) -> Target<'a> {
     match kind {
-        ListKind::Tools => {
-            Target::Tool { server, name, arguments: &toolgate_protocol::json::Json::Null }
-        }
+        ListKind::Tools => Target::Tool { server, name, arguments: &Json::Null },
         ListKind::Prompts => Target::Prompt { server, name },
         ListKind::Resources | ListKind::ResourceTemplates => Target::Resource { server, uri: name },
     }

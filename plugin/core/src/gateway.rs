@@ -11,6 +11,7 @@ use crate::config::{AuditConfig, Limits, Scheme};
 use crate::credentials::{Credential, CredentialCache, Vault};
 use crate::federation::Federation;
 use crate::identity::{Identity, RequiredScopes, TokenCache};
+use crate::mirrors::{LearnedMirrors, MirroredTools};
 use crate::session::Sessions;
 
 /// One configuration, compiled. Made by [`Gateway::compile`], used through
@@ -24,11 +25,13 @@ pub struct Gateway {
     pub(crate) credentials: BTreeMap<Rc<str>, Credential>,
     pub(crate) limits: Limits,
     pub(crate) origins: Vec<String>,
+    pub(crate) hosts: Vec<String>,
     pub(crate) audit: AuditConfig,
     pub(crate) tokens: RefCell<TokenCache>,
     pub(crate) secrets: RefCell<CredentialCache>,
     pub(crate) sessions: Sessions,
     pub(crate) federation: Option<Federation>,
+    pub(crate) mirrors: LearnedMirrors,
     warnings: Vec<Problem>,
     record_seed: Cell<u64>,
     record_count: Cell<u64>,
@@ -43,6 +46,8 @@ pub(crate) struct Server {
     pub(crate) credential: Option<Injection>,
     pub(crate) forward_headers: Vec<String>,
     pub(crate) scopes: RequiredScopes,
+    pub(crate) mirrored: MirroredTools,
+    pub(crate) normalize_accept: bool,
 }
 
 /// How a credential is attached: the header's value is `before`, the secret, `after`.
@@ -74,11 +79,13 @@ impl Gateway {
             credentials,
             limits,
             origins,
+            hosts: Vec::new(),
             audit,
             tokens: RefCell::default(),
             secrets: RefCell::default(),
             sessions: Sessions::Unbound,
             federation: None,
+            mirrors: LearnedMirrors::default(),
             warnings: Vec::new(),
             record_seed: Cell::new(0),
             record_count: Cell::new(0),
@@ -92,6 +99,11 @@ impl Gateway {
 
     pub(crate) fn with_federation(mut self, federation: Option<Federation>) -> Self {
         self.federation = federation;
+        self
+    }
+
+    pub(crate) fn with_hosts(mut self, hosts: Vec<String>) -> Self {
+        self.hosts = hosts;
         self
     }
 

@@ -35,7 +35,7 @@ enum Form {
 const BODY_FIELDS: [&str; 4] = ["content-length", "etag", "digest", "content-digest"];
 
 /// Whether an element of a list may be seen.
-pub(crate) type Visible<'a> = dyn FnMut(ListKind, &str) -> bool + 'a;
+pub(crate) type Visible<'a> = dyn FnMut(ListKind, &str, &Json) -> bool + 'a;
 
 /// Changes a response body on its way.
 pub(crate) struct ResponseFilter {

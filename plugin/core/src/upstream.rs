@@ -9,7 +9,7 @@ use toolgate_protocol::mcp::{Era, mirrored_name};
 use crate::credentials::Fetched;
 use crate::event::{FieldValue, HeadEdit, UpstreamRequest};
 use crate::gateway::{Injection, Server};
-use crate::request::Asked;
+use crate::request::{Asked, HttpMethod};
 use crate::secret::Secret;
 
 /// Headers of the client that go on to every server. All others are taken out, the client's
@@ -31,10 +31,11 @@ pub(crate) const FORWARDED: &[&str] = &[
     "x-request-id",
 ];
 
-/// Builds the request for `server`.
+/// Builds the request for `server`. `filters` when the answer may be edited.
 pub(crate) fn request(
     server: &Server,
     asked: &Asked,
+    filters: bool,
     credential: Option<(&Injection, &Fetched)>,
 ) -> UpstreamRequest {
     let era = asked.era;
@@ -42,23 +43,29 @@ pub(crate) fn request(
     let mut set = |name: &str, value: String| {
         edit.set.push((name.to_owned(), FieldValue::Public(value)));
     };
-    match &asked.message {
-        Some(message) => {
-            // Servers refuse requests that do not accept both, and not every client says so.
-            set("accept", "application/json, text/event-stream".into());
-            set("content-type", "application/json".into());
-            set("content-length", asked.body_length.to_string());
-            if era == Era::Modern {
-                // They were compared with the body; from here on they are made from it.
-                if let Some(method) = message.method() {
-                    set("mcp-method", encode_mirrored(method));
-                }
-                if let Some(name) = mirrored_name(message) {
-                    set("mcp-name", encode_mirrored(name));
-                }
-            }
+    let is_post = asked.head.http_method == HttpMethod::Post;
+    if server.normalize_accept {
+        // Servers refuse requests that do not accept both, and not every client says so.
+        let accept =
+            if is_post { "application/json, text/event-stream" } else { "text/event-stream" };
+        set("accept", accept.into());
+    }
+    if filters {
+        // What may be edited must be readable.
+        set("accept-encoding", "identity".into());
+    }
+    if is_post {
+        set("content-type", "application/json".into());
+        set("content-length", asked.body_length.to_string());
+    }
+    if let (Era::Modern, Some(message)) = (era, &asked.message) {
+        // They were compared with the body; from here on they are made from it.
+        if let Some(method) = message.method() {
+            set("mcp-method", encode_mirrored(method));
         }
-        None => set("accept", "text/event-stream".into()),
+        if let Some(name) = mirrored_name(message) {
+            set("mcp-name", encode_mirrored(name));
+        }
     }
     if era == Era::Legacy
         && let Some(session) = &asked.head.server_session
@@ -101,6 +108,7 @@ fn removed(server: &Server, asked: &Asked) -> Vec<String> {
             || name == "host"
             || FORWARDED.contains(&name)
             || server.forward_headers.iter().any(|forwarded| forwarded == name)
+            || (name == "accept" && !server.normalize_accept)
             || (era == Era::Modern && name.starts_with("mcp-param-"))
     };
     let mut removed: Vec<String> = headers

@@ -12,4 +12,5 @@ pub mod json;
 pub mod jsonrpc;
 pub mod list;
 pub mod mcp;
+pub mod mirror;
 pub mod sse;

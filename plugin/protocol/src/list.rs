@@ -25,12 +25,12 @@ pub struct Filtered {
     pub edited: bool,
 }
 
-/// Takes every element out of the lists of a response that `visible` does not vouch for. An element
-/// without a name is taken out, too. Shared caches are told that the answer is for this caller only
+/// Takes every element out of the lists of a response that `visible`, which gets its kind, its name
+/// and itself, does not vouch for. An element without a name is taken out, too. Shared caches are told that the answer is for this caller only
 /// (`cacheScope`, 2026-07-28).
 pub fn filter_lists(
     message: &mut Json,
-    mut visible: impl FnMut(ListKind, &str) -> bool,
+    mut visible: impl FnMut(ListKind, &str, &Json) -> bool,
 ) -> Filtered {
     let mut filtered = Filtered::default();
     let Some(result) = message.as_object_mut().and_then(|message| message.get_mut("result")) else {
@@ -41,7 +41,8 @@ pub fn filter_lists(
         let Some(elements) = result.get_mut(member).and_then(Json::as_array_mut) else { continue };
         let before = elements.len();
         elements.retain(|element| {
-            element.get(name).and_then(Json::as_str).is_some_and(|name| visible(*kind, name))
+            let name = element.get(name).and_then(Json::as_str);
+            name.is_some_and(|name| visible(*kind, name, element))
         });
         filtered.shown += elements.len();
         filtered.hidden += before - elements.len();
@@ -71,7 +72,7 @@ mod tests {
         )
         .unwrap();
         let filtered =
-            filter_lists(&mut message, |kind, name| kind == ListKind::Tools && name == "a");
+            filter_lists(&mut message, |kind, name, _| kind == ListKind::Tools && name == "a");
         assert_eq!(filtered, Filtered { shown: 1, hidden: 3, edited: true });
         assert_eq!(
             message.to_bytes(),
@@ -83,6 +84,6 @@ mod tests {
     fn a_message_without_lists_is_not_edited() {
         let mut message =
             Json::parse(br#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#).unwrap();
-        assert!(!filter_lists(&mut message, |_, _| false).edited);
+        assert!(!filter_lists(&mut message, |_, _, _| false).edited);
     }
 }

@@ -113,12 +113,14 @@ impl<'a> Run<'a> {
     /// # Errors
     /// When the gateway breaks a rule that no host could carry out.
     pub fn request(&mut self, request: &Request) -> Result<(), String> {
+        // On the wire `Host` is `:authority`.
+        let host = request.headers.iter().find(|(name, _)| name == "host");
         let mut pairs = vec![
             (":method".to_owned(), request.method.clone()),
             (":path".to_owned(), request.path.clone()),
-            (":authority".to_owned(), "127.0.0.1:10000".to_owned()),
+            (":authority".to_owned(), host.map_or("127.0.0.1:10000", |(_, host)| host).to_owned()),
         ];
-        pairs.extend(request.headers.clone());
+        pairs.extend(request.headers.iter().filter(|(name, _)| name != "host").cloned());
         let head = Headers::from_pairs(pairs.clone());
         let bodyless = request.pieces.is_empty();
         let source = Some("127.0.0.1".to_owned());

@@ -199,7 +199,11 @@ fn http_request(request: &Request) -> HttpRequest {
     let mut http = HttpRequest::new(&request.method, &request.path);
     // Envoy takes this header away before any filter runs (early_header_mutation in envoy.yaml).
     for (name, value) in request.headers.iter().filter(|(name, _)| name != "x-toolgate-upstream") {
-        http = http.header(name, value.as_bytes());
+        if name == "host" {
+            http.headers.set(":authority", value.as_bytes());
+        } else {
+            http = http.header(name, value.as_bytes());
+        }
     }
     let length: usize = request.pieces.iter().map(Vec::len).sum();
     if length > 0 && !request.trailers {

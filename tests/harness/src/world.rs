@@ -269,7 +269,14 @@ fn tools(cluster: &str) -> Value {
         "billing" => &["list_invoices", "refund", "delete_customer", "statement", "undeclared"],
         _ => &["echo", "get-sum", "get-env"],
     };
-    names.iter().map(|name| json!({"name": name, "inputSchema": {"type": "object"}})).collect()
+    let tool = |name: &&str| match *name {
+        // Its region is repeated in a header (2026-07-28).
+        "get-sum" => json!({"name": name, "inputSchema": {"type": "object", "properties": {
+            "region": {"type": "string", "x-mcp-header": "Region"},
+        }}}),
+        name => json!({"name": name, "inputSchema": {"type": "object"}}),
+    };
+    names.iter().map(tool).collect()
 }
 
 /// An event stream in the pieces that a network makes of it: cut inside lines and characters.
