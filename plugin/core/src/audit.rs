@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use toolgate_protocol::json::Json;
 
 /// What became of an exchange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -51,10 +52,14 @@ pub struct AuditRecord {
     /// Name of the portal it came through.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub portal: Option<Rc<str>>,
-    /// MCP method; `GET` and `DELETE` for the requests without a message; `response` for the answer
+    /// MCP method; `batch` for several messages in one body; `GET` and `DELETE` for the requests
+    /// without a message; `response` for the answer
     /// to a request of the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mcp_method: Option<String>,
+    /// What became of each message of a batch (2025-03-26), as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Json>,
     /// MCP revision the client speaks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol_version: Option<&'static str>,
@@ -122,6 +127,8 @@ impl AuditRecord {
     /// Hands every field that applies to `each`, by name, as text. Lists are joined by commas.
     pub fn each_field(&self, mut each: impl FnMut(&'static str, &str)) {
         let policies = self.policies.join(",");
+        let batch = self.batch.as_ref().map(|batch| batch.to_bytes());
+        let batch = batch.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());
         let texts = [
             ("record_id", Some(self.record_id.as_str())),
             ("decision", Some(self.decision.as_str())),
@@ -133,6 +140,7 @@ impl AuditRecord {
             ("server", self.server.as_deref()),
             ("portal", self.portal.as_deref()),
             ("mcp_method", self.mcp_method.as_deref()),
+            ("batch", batch),
             ("protocol_version", self.protocol_version),
             ("jsonrpc_id", self.jsonrpc_id.as_deref()),
             ("session", self.session.as_deref()),

@@ -76,8 +76,38 @@ impl Gateway {
         let name = &*asked.head.server;
         let server = self.servers.get(name).ok_or_else(unknown_server)?;
         let operation = asked.operation()?;
-        let connect = Target::Server(name, ServerAction::Connect);
         audit.policy_set = Some(Rc::clone(&self.policy_set));
+        match &asked.batch {
+            None => self.authorize(server, asked, operation, now, audit)?,
+            Some(batch) => {
+                for message in &batch.messages {
+                    let operation = Some(asked.operation_of(message)?);
+                    self.authorize(server, asked, operation, now, &mut AuditRecord::default())?;
+                }
+            }
+        }
+        let credential = self.credential(server, facts, now, audit)?;
+        let credential = credential.as_ref().map(|(injection, fetched)| (*injection, &**fetched));
+        let filter_lists = asked.batch.is_some()
+            || matches!(operation, Some(Operation::List(_) | Operation::Listen { .. }) | None);
+        let upstream = upstream::request(server, asked, filter_lists, credential);
+        Ok(Verdict { upstream, filter_lists, exposure })
+    }
+
+    /// Whether policy permits one operation at the server of `asked`.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(crate) fn authorize(
+        &self,
+        server: &Server,
+        asked: &Asked,
+        operation: Option<Operation<'_>>,
+        now: Timestamp,
+        audit: &mut AuditRecord,
+    ) -> Result<(), Denial> {
+        let name = &*asked.head.server;
+        let connect = Target::Server(name, ServerAction::Connect);
         match operation {
             Some(Operation::CallTool { name: tool, arguments }) => {
                 audit.tool = Some(shortened(tool));
@@ -103,8 +133,7 @@ impl Gateway {
             }
             Some(Operation::Listen { params }) => {
                 self.permit(asked, &connect, now, audit, unknown_server)?;
-                let Subscriptions { uris, tasks } =
-                    Subscriptions::read(params).map_err(Denial::from)?;
+                let Subscriptions { uris, tasks } = Subscriptions::read(params)?;
                 if !tasks.is_empty() {
                     self.permit_tasks(asked, now, audit)?;
                 }
@@ -130,13 +159,7 @@ impl Gateway {
         let endpoint =
             AskedEndpoint { server: name, slash: asked.head.slash, scopes: Some(&server.scopes) };
         let further = server.scopes.further(operation.as_ref());
-        self.identity.check_scopes(&asked.head.caller, endpoint, &further)?;
-        let credential = self.credential(server, facts, now, audit)?;
-        let credential = credential.as_ref().map(|(injection, fetched)| (*injection, &**fetched));
-        let filter_lists =
-            matches!(operation, Some(Operation::List(_) | Operation::Listen { .. }) | None);
-        let upstream = upstream::request(server, asked, filter_lists, credential);
-        Ok(Verdict { upstream, filter_lists, exposure })
+        self.identity.check_scopes(&asked.head.caller, endpoint, &further)
     }
 
     /// Whom a request through a portal is for, as far as the portal can tell.

@@ -208,6 +208,15 @@ pub struct LocalReply {
     pub body: Vec<u8>,
 }
 
+impl LocalReply {
+    /// A JSON document with status 200.
+    pub(crate) fn json(body: &Json, origin: Option<&str>) -> Self {
+        let mut headers = vec![("content-type", "application/json".to_owned())];
+        headers.extend(origin.map(cors::fields).unwrap_or_default());
+        Self { status: 200, headers, body: body.to_bytes() }
+    }
+}
+
 impl Denial {
     /// A refusal. `message` is read by people and models: what is wrong and what to do.
     pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
@@ -254,8 +263,19 @@ impl Denial {
 
     /// The body of the answer: a JSON-RPC error for the request with this id.
     pub(crate) fn body(&self, id: Option<&Id>) -> Vec<u8> {
+        self.answer(id).to_bytes()
+    }
+
+    /// The JSON-RPC error for the request with this id.
+    pub(crate) fn answer(&self, id: Option<&Id>) -> Json {
         error_response(id.cloned(), self.code, &self.message, Some(self.data.clone().into()))
-            .to_bytes()
+    }
+
+    /// This answer with another body.
+    pub(crate) fn into_reply_with(self, body: Vec<u8>, origin: Option<&str>) -> LocalReply {
+        let mut reply = self.into_reply(None, origin);
+        reply.body = body;
+        reply
     }
 
     /// The whole answer. A refused message without an id is no JSON-RPC exchange, so that only an

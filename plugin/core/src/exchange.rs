@@ -10,20 +10,22 @@ use std::time::Duration;
 use toolgate_policy::Target;
 use toolgate_protocol::headers::Headers;
 use toolgate_protocol::json::Json;
+use toolgate_protocol::jsonrpc::Message;
 use toolgate_protocol::mcp::{Era, ListKind};
 
 use crate::audit::{AuditRecord, Outcome};
+use crate::batch::Admission;
 use crate::cors;
 use crate::credentials::{Credential, VaultError, login_answer};
 use crate::decide::{Facts, Need, Stop, Verdict};
-use crate::denial::{Denial, Reason};
+use crate::denial::{Denial, LocalReply, Reason};
 use crate::disclosure;
 use crate::event::{CallId, CallOutcome, Effect, Event, FieldValue, Flow, HeadEdit, Timestamp};
 use crate::federation::{Exposure, ExposureFilter};
 use crate::gateway::Gateway;
 use crate::hosts;
 use crate::request::{Asked, Head, body_too_large, body_withheld};
-use crate::response::{Answer, Handling, Piece, ResponseFilter};
+use crate::response::{Answer, Awaited, Handling, Piece, ResponseFilter};
 use crate::session::Sessions;
 
 /// Most rounds of calls for one request: a stale login, a new one, a read, and one to spare.
@@ -321,6 +323,9 @@ impl Step<'_> {
     fn read(&mut self, head: Head, body: &[u8]) -> (Phase, Flow) {
         match Asked::read(head, body, self.audit) {
             Ok(mut asked) => {
+                if let Some(refused) = self.admit(&mut asked) {
+                    return refused;
+                }
                 // Whoever writes as the gateway does has its body go on where it lies.
                 if asked.body == body {
                     asked.body = Vec::new();
@@ -328,6 +333,25 @@ impl Step<'_> {
                 self.decide(Box::new(asked), Facts::default(), 0)
             }
             Err((denial, id)) => self.deny(denial, id.as_ref()),
+        }
+    }
+
+    /// Takes out of a batch what the caller may not do; the answer when nothing of it goes on.
+    fn admit(&mut self, asked: &mut Asked) -> Option<(Phase, Flow)> {
+        let mut batch = asked.batch.take()?;
+        match self.gateway.admit(asked, &mut batch, self.now, self.audit) {
+            Admission::Some => {
+                asked.set_batch(batch);
+                None
+            }
+            Admission::Nothing(denial) => Some(self.deny(denial, None)),
+            Admission::Refused(refusals) => {
+                self.audit.decision = Outcome::Deny;
+                self.audit.reason = Some("batch_refused");
+                let reply = LocalReply::json(&Json::Array(refusals), self.origin.as_deref());
+                self.out.push(Effect::Reply(reply));
+                Some((Phase::Replied, Flow::Hold))
+            }
         }
     }
 
@@ -422,7 +446,7 @@ impl Step<'_> {
         self.audit.upstream_status = answer.status;
         let limits = &self.gateway.limits;
         let Handling { failure, mut edit, filter } =
-            answer.handling(filter_lists, asked.message.as_ref(), limits);
+            answer.handling(filter_lists, Awaited::of(&asked), limits);
         if let Some(reason) = failure {
             fail(self.audit, reason);
             if reason == Reason::ServerUnreachable && !disclosure::forwarded(headers) {
@@ -504,8 +528,14 @@ impl Step<'_> {
     }
 
     fn deny_asked(&mut self, denial: Denial, asked: &Asked) -> (Phase, Flow) {
-        let id = asked.message.as_ref().filter(|message| message.method().is_some());
-        let id = id.and_then(|message| message.id()).cloned();
+        if let Some(batch) = &asked.batch {
+            let body = batch.errors(&denial);
+            self.note(&denial);
+            let reply = denial.into_reply_with(body, self.origin.as_deref());
+            self.out.push(Effect::Reply(reply));
+            return (Phase::Replied, Flow::Hold);
+        }
+        let id = asked.message.as_ref().and_then(Message::answer_id).cloned();
         self.deny(denial, id.as_ref())
     }
 
@@ -514,14 +544,18 @@ impl Step<'_> {
         denial: Denial,
         id: Option<&toolgate_protocol::jsonrpc::Id>,
     ) -> (Phase, Flow) {
+        self.note(&denial);
+        self.out.push(Effect::Reply(denial.into_reply(id, self.origin.as_deref())));
+        (Phase::Replied, Flow::Hold)
+    }
+
+    fn note(&mut self, denial: &Denial) {
         let reason = denial.reason();
         self.audit.decision = match reason {
             Reason::Credential | Reason::Internal | Reason::NotConfigured => Outcome::Error,
             _ => Outcome::Deny,
         };
         self.audit.reason.get_or_insert(reason.as_str());
-        self.out.push(Effect::Reply(denial.into_reply(id, self.origin.as_deref())));
-        (Phase::Replied, Flow::Hold)
     }
 }
 

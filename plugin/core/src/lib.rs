@@ -10,6 +10,7 @@
 )]
 
 mod audit;
+mod batch;
 mod compile;
 pub mod config;
 mod cors;

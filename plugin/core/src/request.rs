@@ -8,10 +8,11 @@ use std::rc::Rc;
 
 use toolgate_protocol::headers::Headers;
 use toolgate_protocol::json::{Json, Object};
-use toolgate_protocol::jsonrpc::{Id, Kind, Message, MessageError};
+use toolgate_protocol::jsonrpc::{Body, Id, Kind, Message, MessageError};
 use toolgate_protocol::mcp::{self, Era, McpError, Operation, Version};
 
 use crate::audit::{AuditRecord, short_digest};
+use crate::batch::Batch;
 use crate::denial::{Denial, Reason};
 use crate::event::Timestamp;
 use crate::federation::{Goal, Portal, resolve};
@@ -57,6 +58,8 @@ pub(crate) struct Head {
 pub(crate) struct Asked {
     pub(crate) head: Head,
     pub(crate) message: Option<Message>,
+    /// The messages of a batch, instead of the one.
+    pub(crate) batch: Option<Batch>,
     pub(crate) era: Era,
     /// The revision the client says; legacy clients up to 2025-03-26 say none.
     pub(crate) revision: Option<Version>,
@@ -181,7 +184,12 @@ impl Asked {
                 }
             };
         }
-        let message = Message::parse(body).map_err(|error| {
+        let parsed = if allows_batches(&head) {
+            Body::parse(body)
+        } else {
+            Message::parse(body).map(Body::Single)
+        };
+        let body = parsed.map_err(|error| {
             audit.jsonrpc_id = error.id().map(ToString::to_string);
             let reason = match &error {
                 MessageError::Json(error) => Reason::Json(error.fault()),
@@ -189,8 +197,37 @@ impl Asked {
             };
             (Denial::new(reason, error.to_string()), error.id().cloned())
         })?;
-        let id = message.id().cloned();
-        Self::read_message(head, message, audit).map_err(|denial| (denial, id))
+        match body {
+            Body::Single(message) => {
+                let id = message.id().cloned();
+                Self::read_message(head, message, audit).map_err(|denial| (denial, id))
+            }
+            Body::Batch(messages) => {
+                Self::read_batch(head, messages, audit).map_err(|denial| (denial, None))
+            }
+        }
+    }
+
+    /// A batch is of the legacy era: a message of it that says otherwise spoils it.
+    fn read_batch(
+        head: Head,
+        messages: Vec<Message>,
+        audit: &mut AuditRecord,
+    ) -> Result<Self, Denial> {
+        audit.mcp_method = Some("batch".into());
+        let mut revision = None;
+        for message in &messages {
+            (_, revision) = era(&head, message)?;
+        }
+        audit.protocol_version = revision.map(Version::as_str);
+        Ok(Self { batch: Some(Batch::new(messages)), revision, ..Self::without_message(head) })
+    }
+
+    /// Sets what goes on of the batch.
+    pub(crate) fn set_batch(&mut self, batch: Batch) {
+        self.body = batch.to_bytes();
+        self.body_length = self.body.len();
+        self.batch = Some(batch);
     }
 
     fn read_message(head: Head, message: Message, audit: &mut AuditRecord) -> Result<Self, Denial> {
@@ -209,6 +246,7 @@ impl Asked {
         let mut asked = Self {
             head,
             message: Some(message),
+            batch: None,
             era,
             revision: version,
             goal: None,
@@ -224,8 +262,16 @@ impl Asked {
 
     fn without_message(head: Head) -> Self {
         let era = Era::Legacy;
-        let body = Vec::new();
-        Self { head, message: None, era, revision: None, goal: None, body, body_length: 0 }
+        Self {
+            head,
+            message: None,
+            batch: None,
+            era,
+            revision: None,
+            goal: None,
+            body: Vec::new(),
+            body_length: 0,
+        }
     }
 
     /// What is asked for; `None` for the requests without a message.
@@ -233,8 +279,15 @@ impl Asked {
     /// # Errors
     /// A [`Denial`] when the message is no acceptable MCP of its era.
     pub(crate) fn operation(&self) -> Result<Option<Operation<'_>>, Denial> {
-        let Some(message) = &self.message else { return Ok(None) };
-        mcp::operation(message, self.revision).map(Some).map_err(|error| match error {
+        self.message.as_ref().map(|message| self.operation_of(message)).transpose()
+    }
+
+    /// What one message asks for.
+    ///
+    /// # Errors
+    /// A [`Denial`] when it is no acceptable MCP of its era.
+    pub(crate) fn operation_of<'a>(&self, message: &'a Message) -> Result<Operation<'a>, Denial> {
+        mcp::operation(message, self.revision).map_err(|error| match error {
             McpError::UnknownMethod(..) if self.era == Era::Modern => {
                 Denial::from(error).with_status(404)
             }
@@ -259,6 +312,17 @@ impl Asked {
     /// What the client calls itself.
     pub(crate) fn client_name(&self) -> Option<&str> {
         mcp::client_name(self.message.as_ref()?)
+    }
+}
+
+/// Batches are of revision 2025-03-26 only, whose clients name no version in the header: it is of the
+/// next one, which says that its absence means 2025-03-26.
+fn allows_batches(head: &Head) -> bool {
+    match head.version.as_deref() {
+        // The messages of a batch could be for several servers.
+        _ if head.portal.is_some() => false,
+        None => true,
+        Some(version) => Version::parse(version) == Some(Version::V2025_03_26),
     }
 }
 

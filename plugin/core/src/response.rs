@@ -6,7 +6,7 @@
 
 use toolgate_protocol::headers::Headers;
 use toolgate_protocol::json::Json;
-use toolgate_protocol::jsonrpc::{Id, Kind, Message};
+use toolgate_protocol::jsonrpc::{Id, Message};
 use toolgate_protocol::list::{Filtered, filter_lists};
 use toolgate_protocol::mcp::ListKind;
 use toolgate_protocol::sse::EventSplitter;
@@ -15,6 +15,7 @@ use crate::config::Limits;
 use crate::denial::{Denial, Reason};
 use crate::event::{FieldValue, HeadEdit};
 use crate::federation::{Exposure, ExposureFilter};
+use crate::request::Asked;
 
 /// What the header fields of a server's answer say.
 pub(crate) struct Answer {
@@ -40,8 +41,55 @@ pub(crate) type Visible<'a> = dyn FnMut(ListKind, &str, &Json) -> bool + 'a;
 /// Changes a response body on its way.
 pub(crate) struct ResponseFilter {
     mode: Mode,
-    id: Option<Id>,
+    awaited: Awaited,
     seen: Option<Filtered>,
+}
+
+/// Whose answer the client waits for.
+pub(crate) enum Awaited {
+    /// Nobody's: notifications, responses, GET, DELETE.
+    Nothing,
+    /// That of the request with this id.
+    One(Id),
+    /// Those of a batch, to which the gateway's refusals are added.
+    Batch {
+        /// The ids of all its requests.
+        ids: Vec<Id>,
+        /// Answers of the gateway that were not handed over yet.
+        refusals: Vec<Json>,
+    },
+}
+
+impl Awaited {
+    /// What the client of `asked` waits for.
+    pub(crate) fn of(asked: &Asked) -> Self {
+        if let Some(batch) = &asked.batch {
+            let asks = batch.messages.iter().any(|message| message.answer_id().is_some());
+            let (ids, refusals) = (batch.ids.clone(), batch.refusals.clone());
+            return if asks { Self::Batch { ids, refusals } } else { Self::Nothing };
+        }
+        let id = asked.message.as_ref().and_then(Message::answer_id);
+        id.map_or(Self::Nothing, |id| Self::One(id.clone()))
+    }
+
+    /// The body that says this to whoever waits.
+    fn error(&self, denial: &Denial) -> Vec<u8> {
+        match self {
+            Self::Nothing => denial.body(None),
+            Self::One(id) => denial.body(Some(id)),
+            Self::Batch { ids, .. } => {
+                Json::Array(ids.iter().map(|id| denial.answer(Some(id))).collect()).to_bytes()
+            }
+        }
+    }
+
+    /// The refusals, once.
+    fn take_refusals(&mut self) -> Vec<Json> {
+        match self {
+            Self::Batch { refusals, .. } => std::mem::take(refusals),
+            _ => Vec::new(),
+        }
+    }
 }
 
 enum Mode {
@@ -99,15 +147,11 @@ impl Answer {
     pub(crate) fn handling(
         &self,
         filter_lists: bool,
-        message: Option<&Message>,
+        awaited: Awaited,
         limits: &Limits,
     ) -> Handling {
-        let id = match message.map(Message::kind) {
-            Some(Kind::Request { id, .. }) => Some(id.clone()),
-            _ => None,
-        };
         let status = self.status.unwrap_or(0);
-        let refuse = |reason: Reason, text: &str| self.replaced(reason, text, id.as_ref());
+        let refuse = |reason: Reason, text: &str| self.replaced(reason, text, &awaited);
         match (status, self.form) {
             (502..=504, Form::Other) => {
                 refuse(Reason::ServerUnreachable, "the server cannot be reached; try again later")
@@ -121,10 +165,10 @@ impl Answer {
             }
             // Acknowledgements and ends of sessions: the status says it all, and what some servers
             // write beneath it is nothing a client reads.
-            (200..=299, Form::Other) if id.is_none() => Handling {
+            (200..=299, Form::Other) if matches!(awaited, Awaited::Nothing) => Handling {
                 failure: None,
                 edit: Some(self.without_body()),
-                filter: Some(ResponseFilter { mode: Mode::Drop, id, seen: None }),
+                filter: Some(ResponseFilter { mode: Mode::Drop, awaited, seen: None }),
             },
             (200..=299 | 500.., Form::Other) if !self.end => {
                 refuse(Reason::ServerAnswer, "the server answered with something that is not MCP")
@@ -139,7 +183,7 @@ impl Answer {
                     _ => Mode::Json { body: Vec::new(), most: limits.list_bytes },
                 };
                 let edit = HeadEdit { remove: BODY_FIELDS.map(Into::into).into(), set: Vec::new() };
-                let filter = Some(ResponseFilter { mode, id, seen: None });
+                let filter = Some(ResponseFilter { mode, awaited, seen: None });
                 Handling { failure: None, edit: Some(edit), filter }
             }
             _ => Handling::default(),
@@ -168,7 +212,7 @@ impl Answer {
 
     /// An error of the gateway in place of the answer. One that came without a body gets none: its
     /// status has to say it all.
-    fn replaced(&self, reason: Reason, text: &str, id: Option<&Id>) -> Handling {
+    fn replaced(&self, reason: Reason, text: &str, awaited: &Awaited) -> Handling {
         let denial = Denial::new(reason, text);
         // What the host says about reaching the server is more exact than our own status.
         let status = match self.status {
@@ -185,7 +229,8 @@ impl Answer {
         if !self.end {
             edit.set.push(public("content-type", "application/json".into()));
         }
-        let filter = ResponseFilter { mode: Mode::Replace(denial.body(id)), id: None, seen: None };
+        let mode = Mode::Replace(awaited.error(&denial));
+        let filter = ResponseFilter { mode, awaited: Awaited::Nothing, seen: None };
         Handling { failure: Some(reason), edit: Some(edit), filter: Some(filter) }
     }
 
@@ -219,13 +264,14 @@ impl ResponseFilter {
             }
             // A list in one piece is read where it lies, and most callers see all of it.
             Mode::Json { body, .. } if end && body.is_empty() => {
-                json(chunk, visible, &mut self.seen, out)
+                json(chunk, self.awaited.take_refusals(), visible, &mut self.seen, out)
                     .map(|edited| if edited { Piece::Replaced } else { Piece::AsItCame })
             }
             Mode::Json { body, .. } => {
                 body.extend_from_slice(chunk);
+                let refusals = if end { self.awaited.take_refusals() } else { Vec::new() };
                 let read = if end {
-                    json(body, visible, &mut self.seen, out).map(|edited| {
+                    json(body, refusals, visible, &mut self.seen, out).map(|edited| {
                         if !edited {
                             out.append(body);
                         }
@@ -236,12 +282,17 @@ impl ResponseFilter {
                 read.map(|()| Piece::Replaced)
             }
             Mode::Events(splitter) => {
+                for refusal in self.awaited.take_refusals() {
+                    out.extend_from_slice(b"event: message\ndata: ");
+                    refusal.write(out);
+                    out.extend_from_slice(b"\n\n");
+                }
                 events(splitter, chunk, visible, &mut self.seen, out).map(|()| Piece::Replaced)
             }
         };
         result.map_err(|(reason, in_stream)| {
             let message = "the server's answer could not be read and was withheld";
-            let error = Denial::new(reason, message).body(self.id.as_ref());
+            let error = self.awaited.error(&Denial::new(reason, message));
             if in_stream {
                 out.extend_from_slice(b"data: ");
                 out.extend_from_slice(&error);
@@ -268,12 +319,22 @@ impl ResponseFilter {
 /// Filters the lists of a document; false, with nothing in `out`, when it may go on as it came.
 fn json(
     body: &[u8],
+    refusals: Vec<Json>,
     visible: &mut Visible<'_>,
     seen: &mut Option<Filtered>,
     out: &mut Vec<u8>,
 ) -> Result<bool, (Reason, bool)> {
     let mut message = Json::parse(body).map_err(|_| (Reason::ServerAnswer, false))?;
     let edited = filter_message(&mut message, visible, seen).map_err(|reason| (reason, false))?;
+    if !refusals.is_empty() {
+        let mut answers = match message {
+            Json::Array(answers) => answers,
+            single => vec![single],
+        };
+        answers.extend(refusals);
+        Json::Array(answers).write(out);
+        return Ok(true);
+    }
     if edited {
         message.write(out);
     }
@@ -311,13 +372,22 @@ fn events(
     }
 }
 
-/// Filters the lists of one message; true when it is not what it was. Batches are refused: no
-/// request was one.
+/// Filters the lists of one message, or of each message of a batch; true when it is not what it was.
 fn filter_message(
     message: &mut Json,
     visible: &mut Visible<'_>,
     seen: &mut Option<Filtered>,
 ) -> Result<bool, Reason> {
+    if let Some(messages) = message.as_array_mut() {
+        let mut edited = false;
+        for message in messages {
+            if message.as_object().is_none() {
+                return Err(Reason::ServerAnswer);
+            }
+            edited |= filter_message(message, visible, seen)?;
+        }
+        return Ok(edited);
+    }
     if message.as_object().is_none() {
         return Err(Reason::ServerAnswer);
     }

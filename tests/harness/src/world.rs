@@ -208,6 +208,9 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
         return stream(&[notification, replayed]);
     }
     let message: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+    if let Value::Array(messages) = message {
+        return batch(asked, &messages, behaviour);
+    }
     // Notifications, and answers to questions of the server's own.
     let (Some(id), Some(_)) = (message.get("id"), message.get("method")) else {
         return Answer::Reply(Reply { status: 202, ..Reply::default() });
@@ -261,6 +264,25 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
             }
             Answer::Reply(reply)
         }
+    }
+}
+
+/// Answers a batch (2025-03-26): each request of it as if it came alone.
+fn batch(asked: &Asked, messages: &[Value], behaviour: Behaviour) -> Answer {
+    let answers: Vec<Value> = messages
+        .iter()
+        .filter_map(|message| {
+            let body = message.to_string().into_bytes();
+            match server(&Asked { body, ..asked.clone() }, Behaviour::Well) {
+                Answer::Reply(reply) => serde_json::from_slice(&reply.chunks.concat()).ok(),
+                Answer::Silence | Answer::Nobody => None,
+            }
+        })
+        .collect();
+    match (answers.is_empty(), behaviour) {
+        (true, _) => Answer::Reply(Reply { status: 202, ..Reply::default() }),
+        (false, Behaviour::EventStream) => stream(&answers),
+        (false, _) => reply(200, &Value::Array(answers)),
     }
 }
 
