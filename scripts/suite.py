@@ -74,6 +74,7 @@ def native(part: "Part") -> None:
     """unit tests, the command line, the scenarios on the native core, properties"""
     crates = packages("protocol", "policy", "core", "cli", "artifact")
     part.run("unit tests", "cargo", "test", "--locked", "--no-fail-fast", *crates)
+    part.run("fuzz checks", "cargo", "test", "--locked", "--no-fail-fast", *packages("fuzz"))
     part.run("scenarios", *harness("native", "properties", "examples"))
 
 

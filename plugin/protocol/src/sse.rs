@@ -47,32 +47,20 @@ impl EventSplitter {
         mut each: impl FnMut(Event<'_>),
     ) -> Result<(), EventTooLarge> {
         for &byte in chunk {
-            let ends_line = match byte {
-                b'\n' if self.after_return => {
-                    // The LF of a CRLF whose CR has ended the line already.
-                    self.after_return = false;
-                    if self.pending.is_empty() {
-                        each(Event { raw: b"\n" });
-                    } else {
-                        self.pending.push(byte);
-                        self.line_start = self.pending.len();
-                    }
-                    continue;
-                }
-                b'\n' => true,
-                b'\r' => {
-                    self.after_return = true;
-                    true
-                }
-                _ => false,
-            };
-            if byte != b'\r' {
-                self.after_return = false;
+            let continues_ending = byte == b'\n' && self.after_return;
+            self.after_return = byte == b'\r';
+            if continues_ending && self.pending.is_empty() {
+                // The LF of a CRLF whose CR has ended an event already.
+                each(Event { raw: b"\n" });
+                continue;
             }
             self.pending.push(byte);
-            if ends_line {
+            if continues_ending {
+                self.line_start = self.pending.len();
+            } else if matches!(byte, b'\n' | b'\r') {
                 self.end_line(&mut each);
-            } else if self.pending.len() > self.cap {
+            }
+            if self.pending.len() > self.cap {
                 return Err(EventTooLarge { cap: self.cap });
             }
         }
@@ -223,6 +211,15 @@ mod tests {
     fn an_event_over_the_cap_is_an_error() {
         let mut splitter = EventSplitter::new(8);
         assert_eq!(splitter.push(b"data: 123456789", |_| {}), Err(EventTooLarge { cap: 8 }));
+        // Line endings count like everything else, in one chunk and in many.
+        for size in 1..12 {
+            let mut splitter = EventSplitter::new(8);
+            let refused = b"id: 1234\r\n\r\n"
+                .chunks(size)
+                .find_map(|chunk| splitter.push(chunk, |_| {}).err());
+            assert_eq!(refused, Some(EventTooLarge { cap: 8 }), "chunks of {size}");
+            assert!(splitter.held() <= 9);
+        }
     }
 
     #[test]
