@@ -9,7 +9,7 @@ use toolgate_core::{
     CallOutcome, Effect, Event, Exchange, Flow, Gateway, HeadEdit, Headers, HttpCall, Timestamp,
     UpstreamRequest,
 };
-use toolgate_protocol::jsonrpc::Message;
+use toolgate_protocol::json::Json;
 
 use crate::configuration;
 use crate::play::{Driver, Observed, Request, Session};
@@ -320,7 +320,7 @@ fn asked(
 
 /// What the client sent, which may only go on when it is what the gateway would have written.
 fn as_the_gateway_writes(body: &[u8]) -> Result<Vec<u8>, String> {
-    let message = Message::parse(body).map_err(|error| error.to_string())?;
+    let message = Json::parse(body).map_err(|error| error.to_string())?;
     if message.to_bytes() == body {
         Ok(body.to_vec())
     } else {
