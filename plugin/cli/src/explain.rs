@@ -170,7 +170,7 @@ fn changes(answer: &Answer, concerned: &[Concerned]) -> Vec<String> {
             changes.extend(applied().map(|policy| {
                 format!(
                     "forbid {} applies whatever the arguments are: it would have to leave this \
-                         caller out",
+                     caller or request out",
                     named(policy)
                 )
             }));
