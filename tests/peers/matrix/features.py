@@ -112,6 +112,8 @@ def initialise(seen: Seen) -> None:
     if spoken is not None:  # not every client tells
         same("the client's revision", spoken, REVISIONS[seen.era])
     versions = {one["version"] for one in seen.requests if one["version"] and one["status"] < 300}
+    if not versions:
+        raise Unmet("the server answered nothing but errors")
     same("what the server answered in", versions, {REVISIONS[seen.era]})
 
 

@@ -85,7 +85,7 @@ def written(rows: Sequence[Row], choices: Sequence[Choice]) -> str:
     for server in ALL_SERVERS:
         lines += ["", f"## Server: {server.title}", "", *features_table([row for row in rows if row.server == server])]
     lines += ["", "## Which revision a client settles on", "", *choices_table(choices)]
-    lines += ["", "## What the peers do not support", ""]
+    lines += ["", "## What the peers do not support"]
     return "\n".join([*lines, *unsupported(rows)]) + "\n"
 
 
@@ -110,24 +110,32 @@ def choices_table(choices: Sequence[Choice]) -> list[str]:
 
 
 def unsupported(rows: Sequence[Row]) -> list[str]:
-    """What was seen directly, once for all rows of which it is true."""
-    where: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        found = {name: row.direct[name] or "" for name, verdict in row.verdicts().items() if verdict == "not supported"}
-        if row.direct["initialise"]:
-            found = {"everything": found["initialise"]}
-        for name, seen in found.items():
-            where.setdefault((name, steady(seen)), []).append(
-                f"{row.client.title} at {row.server.title} ({REVISIONS[row.era]})"
-            )
-    return [f"* {name}: {', '.join(pairs)}: {seen}" for (name, seen), pairs in where.items()]
+    """What was seen directly: by client and feature, and then once for all servers where it was the same."""
+    lines = []
+    for client, era in dict.fromkeys((row.client, row.era) for row in rows):
+        where: dict[tuple[str, str], list[str]] = {}
+        for row in rows:
+            if (row.client, row.era) == (client, era):
+                for name, seen in missing(row).items():
+                    where.setdefault((name, steady(seen)), []).append(row.server.title)
+        if where:
+            lines += ["", f"### {client.title}, {REVISIONS[era]}", "", "| | at | seen |", "|---|---|---|"]
+            lines += [f"| {name} | {', '.join(servers)} | {seen} |" for (name, seen), servers in where.items()]
+    return lines
+
+
+def missing(row: Row) -> dict[str, str]:
+    """What is wrong directly with each feature that is not supported."""
+    if row.direct["initialise"]:
+        return {"everything": row.direct["initialise"]}
+    return {name: row.direct[name] or "" for name, verdict in row.verdicts().items() if verdict == "not supported"}
 
 
 def steady(seen: str) -> str:
     """Without what is different in every run: ports, times and random names; and no longer than a line or two."""
     seen = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1", re.sub(r"\d+\.\d{3,}", "…", seen))
     seen = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}|run-\d+", "…", " ".join(seen.split()))
-    return f"`{seen[:200].replace('`', chr(39))}`"
+    return seen[:200].replace("`", "'").replace("|", "\\|").replace("<", "&lt;")
 
 
 def locked_versions() -> dict[str, str]:
