@@ -79,7 +79,7 @@ export function answer(body, headers) {
     if (!tool && !Object.hasOwn(METHODS, method)) return undefined;
 
     const refuse = (status, code, message, data) => [status, { jsonrpc: '2.0', id, error: { code, message, data } }];
-    if (headers['mcp-method'] !== method || headers['mcp-name'] !== (tool ? params.name : params.taskId)) {
+    if (headers['mcp-method'] !== method || plain(headers['mcp-name']) !== (tool ? params.name : params.taskId)) {
         return refuse(400, HEADER_MISMATCH, 'a header does not say what the body says');
     }
     if (params._meta[CAPABILITIES]?.extensions?.[EXTENSION] === undefined) {
@@ -91,6 +91,12 @@ export function answer(body, headers) {
     const result = tool ? call(tool, params) : METHODS[method](tasks.get(params.taskId), params);
     if (result === undefined) return refuse(200, INVALID_PARAMS, 'no such task');
     return [200, { jsonrpc: '2.0', id, result }];
+}
+
+/** The value of a header that repeats a name, which may be encoded. */
+function plain(value) {
+    const encoded = /^=\?base64\?(.*)\?=$/.exec(value ?? '')?.[1];
+    return encoded === undefined ? value : Buffer.from(encoded, 'base64').toString('utf8');
 }
 
 /** The methods of the extension, each with what it answers about a task that there is. */
