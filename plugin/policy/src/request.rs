@@ -3,6 +3,7 @@
 //!
 //! Arguments of tools are converted in `arguments`.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -121,8 +122,7 @@ impl RequestFacts<'_> {
     pub(crate) fn to_record(self, looks: Looks) -> Result<Value, String> {
         let mut members: Vec<(&str, Value)> = Vec::new();
         if looks.at(Looks::TIME) {
-            let time = datetime_text(self.time_ms).and_then(|text| values::DATETIME.value(&text));
-            members.push(("time", time.ok_or("`time_ms` is not a time")?));
+            members.push(("time", time(self.time_ms).ok_or("`time_ms` is not a time")?));
         }
         if looks.at(Looks::SCOPES) {
             let scopes = self.scopes.iter().map(|scope| Value::from(scope.as_str()));
@@ -160,6 +160,22 @@ impl RequestFacts<'_> {
 pub(crate) fn context(request: Value, arguments: Option<Value>) -> Context {
     let arguments = arguments.map(|arguments| ("arguments".into(), arguments));
     Context::Value(Arc::new([("request".into(), request)].into_iter().chain(arguments).collect()))
+}
+
+/// The datetime that `time_ms` is. Reading it from text is most of what a policy on time costs, and all
+/// elements of a list are decided on at one time, so the last one is kept.
+fn time(time_ms: i64) -> Option<Value> {
+    thread_local! {
+        static LAST: RefCell<Option<(i64, Value)>> = const { RefCell::new(None) };
+    }
+    LAST.with_borrow_mut(|last| match last {
+        Some((known, time)) if *known == time_ms => Some(time.clone()),
+        _ => {
+            let time = values::DATETIME.value(&datetime_text(time_ms)?)?;
+            *last = Some((time_ms, time.clone()));
+            Some(time)
+        }
+    })
 }
 
 /// `time_ms` as Cedar writes a datetime, e.g. `2026-11-23T11:09:30.000Z`; None beyond [`TIMES`].
