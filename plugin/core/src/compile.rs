@@ -16,7 +16,6 @@ use crate::config::{
 };
 use crate::cors;
 use crate::credentials::{Credential, Fetched, KvCredential, Login, Vault};
-use crate::event::Timestamp;
 use crate::federation::Federation;
 use crate::gateway::{Gateway, Injection, Server};
 use crate::hosts;
@@ -332,9 +331,7 @@ impl Compiler<'_> {
             }
             CredentialConfig::Static(source) => {
                 let value = self.secret(&format!("{path}.static"), source)?.map(Rc::new);
-                let expires = Timestamp(Duration::MAX);
-                let fetched = value.map(|value| Rc::new(Fetched { value, version: None, expires }));
-                Some(Credential::Static(fetched))
+                Some(Credential::Static(value.map(|value| Rc::new(Fetched::lasting(value)))))
             }
         }
     }

@@ -3,7 +3,6 @@
 //! One function over facts, without side effects on the gateway. A fact that is missing stops it
 //! with [`Stop::Need`]; the exchange gets the fact and decides again from the top.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use toolgate_policy::{Decision, Outcome, Refusal, RequestFacts, ServerAction, Target};
@@ -12,44 +11,14 @@ use toolgate_protocol::mcp::{Era, Operation, Subscriptions};
 
 use crate::audit::{AuditRecord, digest};
 use crate::config::ArgumentsAudit;
-use crate::credentials::{Credential, Fetched, Login, VaultError, VaultToken};
 use crate::denial::{Denial, Reason};
 use crate::event::{Timestamp, UpstreamRequest};
+use crate::facts::{Facts, Stop};
 use crate::federation::{Exposure, Goal};
-use crate::gateway::{Gateway, Injection, Server};
+use crate::gateway::{Gateway, Server};
 use crate::identity::AskedEndpoint;
 use crate::request::{Asked, no_arguments, unknown_server};
 use crate::upstream;
-
-/// What a decision lacks. Each is one call.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Need {
-    /// A login at this vault.
-    VaultLogin(Rc<str>),
-    /// The value of this credential.
-    Credential(Rc<str>),
-}
-
-/// Why a decision stopped.
-pub(crate) enum Stop {
-    /// A fact is missing.
-    Need(Need),
-    /// No.
-    Deny(Denial),
-}
-
-impl From<Denial> for Stop {
-    fn from(denial: Denial) -> Self {
-        Self::Deny(denial)
-    }
-}
-
-/// What was found out for one exchange, failures included, so that no question is asked twice.
-#[derive(Default)]
-pub(crate) struct Facts {
-    pub(crate) logins: BTreeMap<Rc<str>, Result<Rc<VaultToken>, VaultError>>,
-    pub(crate) credentials: BTreeMap<Rc<str>, Result<Rc<Fetched>, VaultError>>,
-}
 
 /// A permitted request.
 pub(crate) struct Verdict {
@@ -64,7 +33,7 @@ impl Gateway {
     /// Decides on a request. `audit` is filled with the grounds of the decision.
     ///
     /// # Errors
-    /// [`Stop`] with the next missing fact or with the refusal.
+    /// [`Stop`] with the missing facts or with the refusal.
     pub(crate) fn decide(
         &self,
         asked: &Asked,
@@ -249,85 +218,6 @@ impl Gateway {
         }
     }
 
-    /// The credential that `server` wants, from this exchange, from memory, or as a need.
-    fn credential<'a>(
-        &'a self,
-        server: &'a Server,
-        facts: &Facts,
-        now: Timestamp,
-        audit: &mut AuditRecord,
-    ) -> Result<Option<(&'a Injection, Rc<Fetched>)>, Stop> {
-        let Some(injection) = &server.credential else { return Ok(None) };
-        let name = &injection.credential;
-        audit.credential = Some(Rc::clone(name));
-        let fetched = match facts.credentials.get(name) {
-            Some(Ok(fetched)) => {
-                audit.credential_source = Some("vault");
-                Rc::clone(fetched)
-            }
-            Some(Err(error)) => return Err(unavailable(*error, audit).into()),
-            None => match self.at_hand(name, now).map_err(|error| unavailable(error, audit))? {
-                Some((source, fetched)) => {
-                    audit.credential_source = Some(source);
-                    fetched
-                }
-                None => {
-                    self.vault_token(name, facts, now, audit)?;
-                    return Err(Stop::Need(Need::Credential(Rc::clone(name))));
-                }
-            },
-        };
-        audit.credential_version = fetched.version;
-        Ok(Some((injection, fetched)))
-    }
-
-    /// A credential that need not be fetched, and where it comes from.
-    fn at_hand(
-        &self,
-        name: &str,
-        now: Timestamp,
-    ) -> Result<Option<(&'static str, Rc<Fetched>)>, VaultError> {
-        if let Some(Credential::Static(fetched)) = self.credentials.get(name) {
-            let fetched = fetched.as_ref().ok_or(VaultError::Unset)?;
-            return Ok(Some(("static", Rc::clone(fetched))));
-        }
-        let secrets = self.secrets.borrow();
-        let fetched = secrets.values.get(name).filter(|fetched| now < fetched.expires);
-        Ok(fetched.map(|fetched| ("cache", Rc::clone(fetched))))
-    }
-
-    /// The token for the vault that holds the credential `name`.
-    pub(crate) fn vault_token(
-        &self,
-        name: &str,
-        facts: &Facts,
-        now: Timestamp,
-        audit: &mut AuditRecord,
-    ) -> Result<Rc<crate::secret::Secret>, Stop> {
-        let missing =
-            || Denial::new(Reason::Internal, "a credential is configured without its vault");
-        let Some(Credential::Kv(credential)) = self.credentials.get(name) else {
-            return Err(missing().into());
-        };
-        let vault_name = &credential.vault;
-        let (vault_name, vault) = self.vaults.get_key_value(vault_name).ok_or_else(missing)?;
-        match &vault.login {
-            Login::Token(token) => return Ok(Rc::clone(token)),
-            Login::Unset => return Err(unavailable(VaultError::Unset, audit).into()),
-            Login::AppRole { .. } => {}
-        }
-        match facts.logins.get(vault_name) {
-            Some(Ok(login)) => return Ok(Rc::clone(&login.token)),
-            Some(Err(error)) => return Err(unavailable(*error, audit).into()),
-            None => {}
-        }
-        let secrets = self.secrets.borrow();
-        match secrets.tokens.get(vault_name).filter(|login| now < login.expires) {
-            Some(login) => Ok(Rc::clone(&login.token)),
-            None => Err(Stop::Need(Need::VaultLogin(Rc::clone(vault_name)))),
-        }
-    }
-
     fn audited(&self, arguments: &Json) -> Option<String> {
         match self.audit.arguments {
             ArgumentsAudit::None => None,
@@ -356,14 +246,6 @@ fn request_facts(asked: &Asked, now: Timestamp) -> RequestFacts<'_> {
 fn unknown(kind: &str, name: &str, era: Era) -> Denial {
     let code = if kind == "resource" && era == Era::Legacy { -32002 } else { -32602 };
     Denial::new(Reason::NotVisible, format!("Unknown {kind}: {}", shortened(name))).with_code(code)
-}
-
-fn unavailable(error: VaultError, audit: &mut AuditRecord) -> Denial {
-    audit.detail = Some(error.to_string());
-    Denial::new(
-        Reason::Credential,
-        "the credential for this server is not available at the moment; try again later",
-    )
 }
 
 /// A name as it may stand in records and messages.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use toolgate_protocol::headers::Headers;
 
 use crate::audit::AuditRecord;
+use crate::calls::FinishedCall;
 use crate::config::Scheme;
 use crate::denial::LocalReply;
 use crate::secret::Secret;
@@ -66,13 +67,8 @@ pub enum Event<'a> {
     },
     /// The request has trailers. MCP has no use for them, and a body that ends in them is refused.
     RequestTrailers,
-    /// A call that the gateway asked for is over.
-    CallDone {
-        /// The call.
-        id: CallId,
-        /// How it went.
-        outcome: CallOutcome,
-    },
+    /// A call that this exchange waits for is over.
+    CallDone(&'a FinishedCall),
     /// The response's header fields.
     ResponseHead {
         /// The fields, pseudo-header `:status` among them.
@@ -93,9 +89,10 @@ pub enum Event<'a> {
 
 /// What the host does next, in this order.
 pub enum Effect {
-    /// Send this request to an upstream and report [`Event::CallDone`].
+    /// Send this request to an upstream, tell [`Gateway::finish_call`](crate::Gateway::finish_call)
+    /// how it went, and report what that returns as [`Event::CallDone`].
     Call {
-        /// Identifies the call within its exchange.
+        /// Identifies the call within its gateway.
         id: CallId,
         /// The request.
         call: HttpCall,
@@ -125,7 +122,7 @@ pub enum Flow {
     Hold,
 }
 
-/// Identifies a call within its exchange.
+/// Identifies a call within its gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallId(pub u32);
 
@@ -147,6 +144,8 @@ pub struct HttpCall {
     pub body: Option<Secret>,
     /// How long to wait for the answer.
     pub timeout: Duration,
+    /// Largest answer that is read, in bytes. A host need not hand over a larger one.
+    pub most_bytes: usize,
 }
 
 /// How a call went.
@@ -155,11 +154,25 @@ pub enum CallOutcome {
     Response {
         /// HTTP status.
         status: u16,
+        /// The header fields.
+        headers: Headers,
         /// The whole body.
         body: Vec<u8>,
     },
+    /// It was answered with a body larger than [`HttpCall::most_bytes`].
+    TooLarge,
     /// No answer: not reachable, broken off or too slow.
     Failed,
+}
+
+impl CallOutcome {
+    /// The outcome, without a body that is larger than this.
+    pub(crate) fn bounded(self, most_bytes: usize) -> Self {
+        match self {
+            Self::Response { body, .. } if body.len() > most_bytes => Self::TooLarge,
+            outcome => outcome,
+        }
+    }
 }
 
 /// Where a request goes and what it becomes on the way.

@@ -3,6 +3,7 @@
 //! Each phase takes an event and says what comes next. What a phase does not expect holds: nothing
 //! goes on that was not decided on. Not here: the decision (`decide`), the response (`response`).
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,12 +16,13 @@ use toolgate_protocol::mcp::{Era, ListKind};
 
 use crate::audit::{AuditRecord, Outcome};
 use crate::batch::Admission;
+use crate::calls::{Begun, ExchangeId};
 use crate::cors;
-use crate::credentials::{Credential, VaultError, login_answer};
-use crate::decide::{Facts, Need, Stop, Verdict};
+use crate::decide::Verdict;
 use crate::denial::{Denial, LocalReply, Reason};
 use crate::disclosure;
-use crate::event::{CallId, CallOutcome, Effect, Event, FieldValue, Flow, HeadEdit, Timestamp};
+use crate::event::{CallId, Effect, Event, FieldValue, Flow, HeadEdit, Timestamp};
+use crate::facts::{Facts, Need, Stop};
 use crate::federation::{Exposure, ExposureFilter};
 use crate::gateway::Gateway;
 use crate::hosts;
@@ -28,8 +30,8 @@ use crate::request::{Asked, Head, body_too_large, body_withheld};
 use crate::response::{Answer, Awaited, Handling, Piece, ResponseFilter};
 use crate::session::Sessions;
 
-/// Most rounds of calls for one request: a stale login, a new one, a read, and one to spare.
-const MOST_ROUNDS: u8 = 4;
+/// Most rounds of calls for one request: a stale login, a new one, a read, and some to spare.
+const MOST_ROUNDS: u8 = 8;
 
 /// One request through the gateway, its response and its record.
 pub struct Exchange {
@@ -38,7 +40,8 @@ pub struct Exchange {
     audit: Box<AuditRecord>,
     began: Option<Timestamp>,
     calls: Duration,
-    next_call: u32,
+    /// Known once it has to wait.
+    id: Option<ExchangeId>,
     /// Origin of the web page that asks.
     origin: Option<String>,
 }
@@ -52,8 +55,7 @@ enum Phase {
     ExpectFacts {
         asked: Box<Asked>,
         facts: Facts,
-        call: CallId,
-        need: Need,
+        calls: BTreeMap<CallId, Need>,
         rounds: u8,
         since: Timestamp,
     },
@@ -80,6 +82,15 @@ enum Phase {
     Poisoned,
 }
 
+/// Calls that meet needs.
+#[derive(Default)]
+struct Begin {
+    /// Those that this exchange makes.
+    made: Vec<Effect>,
+    /// Those that it waits for: its own, and those that others make.
+    awaited: BTreeMap<CallId, Need>,
+}
+
 /// What a step hands on.
 struct Step<'a> {
     gateway: &'a Gateway,
@@ -87,7 +98,7 @@ struct Step<'a> {
     audit: &'a mut AuditRecord,
     out: &'a mut Vec<Effect>,
     calls: &'a mut Duration,
-    next_call: &'a mut u32,
+    id: &'a mut Option<ExchangeId>,
     origin: &'a mut Option<String>,
 }
 
@@ -102,7 +113,7 @@ impl Exchange {
             audit: Box::default(),
             began: None,
             calls: Duration::ZERO,
-            next_call: 0,
+            id: None,
             origin: None,
         }
     }
@@ -131,7 +142,7 @@ impl Exchange {
             audit: &mut self.audit,
             out,
             calls: &mut self.calls,
-            next_call: &mut self.next_call,
+            id: &mut self.id,
             origin: &mut self.origin,
         };
         let (phase, flow) = phase.step(event, &mut step);
@@ -162,6 +173,13 @@ impl Exchange {
         }
     }
 
+    /// Its id, while it waits for calls, be they its own or not: the host hands it each that is
+    /// [finished](Gateway::finish_call) and names it.
+    #[must_use]
+    pub fn waits_as(&self) -> Option<ExchangeId> {
+        self.id.filter(|_| matches!(self.phase, Phase::ExpectFacts { .. }))
+    }
+
     /// Whether the gateway has to see the response's body; otherwise the host need not read it.
     #[must_use]
     pub fn reads_response(&self) -> bool {
@@ -170,6 +188,11 @@ impl Exchange {
 
     fn close(&mut self, phase: &Phase, began: Timestamp, now: Timestamp) -> Box<AuditRecord> {
         self.identify_record();
+        if let (Some(gateway), Some(id), Phase::ExpectFacts { calls, .. }) =
+            (&self.gateway, self.id, phase)
+        {
+            gateway.calls.borrow_mut().leave(id, calls.keys().copied());
+        }
         let mut audit = mem::take(&mut self.audit);
         match phase {
             Phase::Poisoned => fail(&mut audit, Reason::Internal),
@@ -240,16 +263,18 @@ impl Phase {
                 step.deny(Denial::new(Reason::UnexpectedBody, message), None)
             }
             (
-                Self::ExpectFacts { asked, mut facts, call, need, rounds, since },
-                Event::CallDone { id, outcome },
+                Self::ExpectFacts { asked, mut facts, mut calls, rounds, since },
+                Event::CallDone(done),
             ) => {
-                if id != call {
-                    return (
-                        Self::ExpectFacts { asked, facts, call, need, rounds, since },
-                        Flow::Hold,
-                    );
+                if calls.remove(&done.id).is_some()
+                    && let Some((need, fact)) = &done.learned
+                {
+                    facts.insert(need.clone(), fact.clone());
                 }
-                step.learn(need, &outcome, &mut facts);
+                // All are waited for: one host goes on only when the last is over.
+                if !calls.is_empty() {
+                    return (Self::ExpectFacts { asked, facts, calls, rounds, since }, Flow::Hold);
+                }
                 *step.calls += step.now.since(since);
                 step.decide(asked, facts, rounds)
             }
@@ -355,82 +380,62 @@ impl Step<'_> {
         }
     }
 
-    fn decide(&mut self, mut asked: Box<Asked>, facts: Facts, rounds: u8) -> (Phase, Flow) {
-        let need = match self.gateway.decide(&asked, &facts, self.now, self.audit) {
-            Ok(Verdict { upstream, filter_lists, exposure }) => {
-                self.audit.decision = Outcome::Allow;
+    fn decide(&mut self, mut asked: Box<Asked>, mut facts: Facts, mut rounds: u8) -> (Phase, Flow) {
+        loop {
+            let needs = match self.gateway.decide(&asked, &facts, self.now, self.audit) {
+                Ok(Verdict { upstream, filter_lists, exposure }) => {
+                    self.audit.decision = Outcome::Allow;
+                    self.replace_body(&mut asked);
+                    self.out.push(Effect::SendUpstream(upstream));
+                    let phase = Phase::ExpectResponseHead { asked, filter_lists, exposure };
+                    return (phase, Flow::Forward);
+                }
+                Err(Stop::Deny(denial)) => return self.deny_asked(denial, &asked),
+                Err(Stop::Need(needs)) => needs,
+            };
+            rounds += 1;
+            let begun = (rounds <= MOST_ROUNDS).then(|| self.begin(needs, &mut facts)).flatten();
+            let Some(calls) = begun else {
+                let denial = Denial::new(Reason::Internal, "the decision did not come to an end");
+                return self.deny_asked(denial, &asked);
+            };
+            if !calls.awaited.is_empty() {
                 self.replace_body(&mut asked);
-                self.out.push(Effect::SendUpstream(upstream));
-                let phase = Phase::ExpectResponseHead { asked, filter_lists, exposure };
-                return (phase, Flow::Forward);
+                self.out.extend(calls.made);
+                let (calls, since) = (calls.awaited, self.now);
+                return (Phase::ExpectFacts { asked, facts, calls, rounds, since }, Flow::Hold);
             }
-            Err(Stop::Deny(denial)) => return self.deny_asked(denial, &asked),
-            Err(Stop::Need(need)) => need,
-        };
-        let call = (rounds < MOST_ROUNDS).then(|| self.call_for(&need, &facts)).flatten();
-        let Some(call) = call else {
-            let denial = Denial::new(Reason::Internal, "the decision did not come to an end");
-            return self.deny_asked(denial, &asked);
-        };
-        self.replace_body(&mut asked);
-        let id = CallId(*self.next_call);
-        *self.next_call = self.next_call.wrapping_add(1);
-        self.out.push(Effect::Call { id, call });
-        let (rounds, since) = (rounds + 1, self.now);
-        (Phase::ExpectFacts { asked, facts, call: id, need, rounds, since }, Flow::Hold)
+        }
+    }
+
+    /// Begins what meets these needs, all at once; facts that are known already go to `facts`.
+    /// `None` when one of them cannot be met.
+    fn begin(&mut self, needs: Vec<Need>, facts: &mut Facts) -> Option<Begin> {
+        let id = *self.id.get_or_insert_with(|| self.gateway.calls.borrow_mut().next_exchange());
+        let mut begin = Begin::default();
+        for need in needs {
+            match self.gateway.begin(&need, facts, id, self.now) {
+                Begun::Call(id, call) => {
+                    begin.made.push(Effect::Call { id, call });
+                    begin.awaited.insert(id, need);
+                }
+                Begun::UnderWay(id) => {
+                    begin.awaited.insert(id, need);
+                }
+                Begun::Known(fact) => facts.insert(need, fact),
+                Begun::Impossible => {
+                    self.gateway.calls.borrow_mut().leave(id, begin.awaited.into_keys());
+                    return None;
+                }
+            }
+        }
+        Some(begin)
     }
 
     /// Hands the body over while the host still takes it; once.
     fn replace_body(&mut self, asked: &mut Asked) {
         if !asked.body.is_empty() {
             self.out.push(Effect::ReplaceRequestBody(mem::take(&mut asked.body)));
-        }
-    }
-
-    fn call_for(&mut self, need: &Need, facts: &Facts) -> Option<crate::event::HttpCall> {
-        match need {
-            Need::VaultLogin(vault) => self.gateway.vaults.get(vault)?.login_call(),
-            Need::Credential(name) => {
-                let token = self.gateway.vault_token(name, facts, self.now, self.audit).ok()?;
-                let Some(Credential::Kv(credential)) = self.gateway.credentials.get(name) else {
-                    return None;
-                };
-                Some(self.gateway.vaults.get(&credential.vault)?.read_call(credential, token))
-            }
-        }
-    }
-
-    /// Turns the outcome of a call into a fact, and remembers it for other exchanges.
-    fn learn(&mut self, need: Need, outcome: &CallOutcome, facts: &mut Facts) {
-        let mut secrets = self.gateway.secrets.borrow_mut();
-        match need {
-            Need::VaultLogin(vault) => {
-                let login = login_answer(outcome, self.now).map(Rc::new);
-                if let Ok(login) = &login {
-                    secrets.tokens.insert(Rc::clone(&vault), Rc::clone(login));
-                }
-                facts.logins.insert(vault, login);
-            }
-            Need::Credential(name) => {
-                let Some(Credential::Kv(credential)) = self.gateway.credentials.get(&name) else {
-                    return;
-                };
-                let fetched = credential.read_answer(outcome, self.now).map(Rc::new);
-                match &fetched {
-                    Ok(fetched) => {
-                        secrets.values.insert(Rc::clone(&name), Rc::clone(fetched));
-                    }
-                    // A remembered login may have been revoked: forget it and log in once.
-                    Err(VaultError::Forbidden)
-                        if !facts.logins.contains_key(&credential.vault)
-                            && secrets.tokens.remove(&credential.vault).is_some() =>
-                    {
-                        return;
-                    }
-                    Err(_) => {}
-                }
-                facts.credentials.insert(name, fetched);
-            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use toolgate_policy::{PolicyEngine, Problem};
 
+use crate::calls::Calls;
 use crate::config::{AuditConfig, Limits, Scheme};
 use crate::credentials::{Credential, CredentialCache, Vault};
 use crate::federation::Federation;
@@ -32,6 +33,7 @@ pub struct Gateway {
     pub(crate) sessions: Sessions,
     pub(crate) federation: Option<Federation>,
     pub(crate) mirrors: LearnedMirrors,
+    pub(crate) calls: RefCell<Calls>,
     warnings: Vec<Problem>,
     record_seed: Cell<u64>,
     record_count: Cell<u64>,
@@ -86,6 +88,7 @@ impl Gateway {
             sessions: Sessions::Unbound,
             federation: None,
             mirrors: LearnedMirrors::default(),
+            calls: RefCell::default(),
             warnings: Vec::new(),
             record_seed: Cell::new(0),
             record_count: Cell::new(0),

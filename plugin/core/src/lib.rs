@@ -11,6 +11,7 @@
 
 mod audit;
 mod batch;
+mod calls;
 mod compile;
 pub mod config;
 mod cors;
@@ -20,6 +21,7 @@ mod denial;
 mod disclosure;
 mod event;
 mod exchange;
+mod facts;
 mod federation;
 mod gateway;
 mod hosts;
@@ -33,6 +35,7 @@ mod shape;
 mod upstream;
 
 pub use audit::{AuditRecord, Outcome};
+pub use calls::{ExchangeId, FinishedCall};
 pub use compile::Environment;
 pub use denial::{LocalReply, Reason};
 pub use event::{

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use toolgate_core::{
-    AuditRecord, CallOutcome, Effect, Event, Exchange, Flow, Gateway, Headers, Outcome, Timestamp,
+    AuditRecord, CallId, CallOutcome, Effect, Event, Exchange, FinishedCall, Flow, Gateway,
+    Headers, Outcome, Timestamp,
 };
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -72,19 +73,48 @@ fn refund(exchange: &mut Exchange, amount: u32, age: u64) -> (Flow, Vec<Effect>)
     (flow, out)
 }
 
-fn answer(exchange: &mut Exchange, effects: &[Effect], body: &Value) -> (Flow, Vec<Effect>) {
-    let id = effects
-        .iter()
-        .find_map(|effect| match effect {
-            Effect::Call { id, .. } => Some(*id),
-            _ => None,
-        })
-        .unwrap();
-    let outcome = CallOutcome::Response { status: 200, body: body.to_string().into_bytes() };
+/// The call among these effects.
+fn called(effects: &[Effect]) -> Option<CallId> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Call { id, .. } => Some(*id),
+        _ => None,
+    })
+}
+
+/// Ends a call with this answer.
+fn finish(gateway: &Gateway, id: CallId, body: &Value) -> FinishedCall {
+    let outcome = CallOutcome::Response {
+        status: 200,
+        headers: Headers::default(),
+        body: body.to_string().into_bytes(),
+    };
+    gateway.finish_call(id, outcome, Timestamp(Duration::from_secs(ISSUED)))
+}
+
+fn hand(exchange: &mut Exchange, done: &FinishedCall) -> (Flow, Vec<Effect>) {
     let mut out = Vec::new();
     let now = Timestamp(Duration::from_secs(ISSUED));
-    let flow = exchange.handle(Event::CallDone { id, outcome }, now, &mut out);
+    let flow = exchange.handle(Event::CallDone(done), now, &mut out);
     (flow, out)
+}
+
+fn answer(
+    gateway: &Gateway,
+    exchange: &mut Exchange,
+    effects: &[Effect],
+    body: &Value,
+) -> (Flow, Vec<Effect>) {
+    let done = finish(gateway, called(effects).unwrap(), body);
+    assert_eq!(done.waiting(), [exchange.waits_as().unwrap()]);
+    hand(exchange, &done)
+}
+
+fn login() -> Value {
+    json!({"auth": {"client_token": "t", "lease_duration": 60}})
+}
+
+fn secret() -> Value {
+    json!({"data": {"data": {"key": "k3y"}, "metadata": {"version": 2}}})
 }
 
 fn record(exchange: &mut Exchange) -> AuditRecord {
@@ -99,17 +129,13 @@ fn record(exchange: &mut Exchange) -> AuditRecord {
 
 #[test]
 fn a_permitted_call_waits_for_its_credential_and_then_goes_upstream() {
-    let mut exchange = Exchange::new(Some(gateway()));
-    let (flow, login) = refund(&mut exchange, 100, 0);
+    let gateway = gateway();
+    let mut exchange = Exchange::new(Some(Rc::clone(&gateway)));
+    let (flow, effects) = refund(&mut exchange, 100, 0);
     assert_eq!(flow, Flow::Hold);
-    let (flow, read) = answer(
-        &mut exchange,
-        &login,
-        &json!({"auth": {"client_token": "t", "lease_duration": 60}}),
-    );
+    let (flow, read) = answer(&gateway, &mut exchange, &effects, &login());
     assert_eq!(flow, Flow::Hold);
-    let secret = json!({"data": {"data": {"key": "k3y"}, "metadata": {"version": 2}}});
-    let (flow, sent) = answer(&mut exchange, &read, &secret);
+    let (flow, sent) = answer(&gateway, &mut exchange, &read, &secret());
     assert_eq!(flow, Flow::Forward);
     let Some(Effect::SendUpstream(request)) = sent.last() else { panic!("not sent") };
     assert_eq!(&*request.cluster, "billing");
@@ -119,6 +145,72 @@ fn a_permitted_call_waits_for_its_credential_and_then_goes_upstream() {
     let record = record(&mut exchange);
     assert_eq!((record.decision, record.credential_version), (Outcome::Allow, Some(2)));
     assert!(!record.to_json().contains("k3y"));
+}
+
+#[test]
+fn exchanges_that_need_the_same_make_one_call_and_all_go_on() {
+    let gateway = gateway();
+    gateway.share_calls();
+    let mut first = Exchange::new(Some(Rc::clone(&gateway)));
+    let (_, effects) = refund(&mut first, 1, 0);
+    let mut others: Vec<Exchange> =
+        (0..199).map(|_| Exchange::new(Some(Rc::clone(&gateway)))).collect();
+    for exchange in &mut others {
+        let (flow, effects) = refund(exchange, 1, 0);
+        assert_eq!((flow, called(&effects)), (Flow::Hold, None));
+    }
+    let done = finish(&gateway, called(&effects).unwrap(), &login());
+    assert_eq!(done.waiting().len(), 200);
+    let (flow, effects) = hand(&mut first, &done);
+    assert_eq!(flow, Flow::Hold);
+    for exchange in &mut others {
+        let (flow, effects) = hand(exchange, &done);
+        assert_eq!((flow, called(&effects)), (Flow::Hold, None));
+    }
+    // The one that made the call goes away, and the others get what it brings.
+    assert_eq!(record(&mut first).reason, Some("client_closed"));
+    let done = finish(&gateway, called(&effects).unwrap(), &secret());
+    assert_eq!(done.waiting().len(), 199);
+    for exchange in &mut others {
+        let (flow, effects) = hand(exchange, &done);
+        assert_eq!(flow, Flow::Forward);
+        assert!(matches!(effects.last(), Some(Effect::SendUpstream(_))));
+    }
+}
+
+#[test]
+fn on_a_host_that_cannot_wake_others_every_exchange_makes_its_own_call() {
+    let gateway = gateway();
+    for _ in 0..3 {
+        let mut exchange = Exchange::new(Some(Rc::clone(&gateway)));
+        let (_, effects) = refund(&mut exchange, 1, 0);
+        assert!(called(&effects).is_some());
+    }
+}
+
+#[test]
+fn an_answer_that_is_too_large_is_no_answer() {
+    let gateway = gateway();
+    let mut exchange = Exchange::new(Some(Rc::clone(&gateway)));
+    let (_, effects) = refund(&mut exchange, 1, 0);
+    let huge = json!({"auth": {"client_token": "t", "padding": "x".repeat(10 << 20)}});
+    let (flow, effects) = answer(&gateway, &mut exchange, &effects, &huge);
+    assert_eq!(flow, Flow::Hold);
+    assert!(matches!(effects.as_slice(), [Effect::Reply(reply)] if reply.status == 503));
+    let detail = record(&mut exchange).detail;
+    assert_eq!(detail.as_deref(), Some("the vault's answer is larger than any secret"));
+}
+
+#[test]
+fn a_call_that_nobody_made_teaches_nothing() {
+    let gateway = gateway();
+    let mut exchange = Exchange::new(Some(Rc::clone(&gateway)));
+    let (_, effects) = refund(&mut exchange, 1, 0);
+    let id = called(&effects).unwrap();
+    let _taken = finish(&gateway, id, &login());
+    let again = finish(&gateway, id, &secret());
+    assert!(again.waiting().is_empty());
+    assert_eq!(hand(&mut exchange, &again).0, Flow::Hold);
 }
 
 #[test]

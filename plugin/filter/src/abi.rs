@@ -76,6 +76,8 @@ unsafe extern "C" {
     ) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_send_local_response(
         status: u32,
         details: *const u8,
@@ -86,6 +88,12 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
+}
+
+unsafe extern "C" {
+    /// The SDK's own export.
+    #[link_name = "proxy_on_queue_ready"]
+    safe fn enter_queue_ready(context: u32, queue: u32);
 }
 
 /// The bytes of a buffer; `None` where the host has none, though it may have said that it has.
@@ -190,7 +198,27 @@ pub(crate) fn reply(status: u16, headers: &[(&str, String)], body: &[u8]) -> Res
     done(status)
 }
 
-/// Makes an outgoing call; its answer arrives at the context that is active.
+/// Makes host calls act on this context from now on, until the callback ends.
+pub(crate) fn act_on(context: u32) -> Result<(), Status> {
+    // SAFETY: passes a number only.
+    done(unsafe { proxy_set_effective_context(context) })
+}
+
+/// Asks for `on_tick` on the active root context, this often.
+pub(crate) fn set_tick_period(period: std::time::Duration) -> Result<(), Status> {
+    let milliseconds = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
+    // SAFETY: passes a number only.
+    done(unsafe { proxy_set_tick_period_milliseconds(milliseconds) })
+}
+
+/// Enters `on_queue_ready` of a root context from a callback of a request. The SDK's dispatcher hands
+/// the answer to a call to the context whose callback made it; a call that is to outlive its request is
+/// made there. Must not be called from within a callback of a root context, which the dispatcher holds.
+pub(crate) fn enter_root(root: u32) {
+    enter_queue_ready(root, 0);
+}
+
+/// Makes an outgoing call; its answer arrives at the context whose callback is running.
 pub(crate) fn call(
     upstream: &str,
     headers: Vec<(&str, &str)>,

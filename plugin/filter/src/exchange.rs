@@ -1,77 +1,153 @@
 //! One HTTP request in the proxy: callbacks become events, effects become host calls.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use toolgate_core::{
-    CallId, CallOutcome, Effect, Event, Exchange, Flow, Gateway, HeadEdit, Headers, HttpCall,
-    LocalReply, Timestamp, UpstreamRequest,
+    CallId, CallOutcome, Effect, Event, Exchange, ExchangeId, FinishedCall, Flow, HeadEdit,
+    Headers, HttpCall, LocalReply, Timestamp, UpstreamRequest,
 };
 
 use crate::abi::{self, Buffer, Map, Status};
 use crate::calls;
 use crate::host::{Host, Unroutable};
 use crate::lost::{self, Beginning, Lost, send_reply};
+use crate::worker::{self, Worker};
 
-/// One request and its response.
+/// The context of one request and its response.
 pub(crate) struct HttpExchange {
-    exchange: Exchange,
-    gateway: Option<Rc<Gateway>>,
-    host: Host,
-    calls: BTreeMap<u32, CallId>,
+    context: u32,
+    worker: Rc<Worker>,
+    /// Shared with the worker while it waits for calls.
+    state: Rc<RefCell<Exchanging>>,
+    /// As what the worker knows it, if it does.
+    known_as: Option<ExchangeId>,
     /// Whether this context saw the request begin. One that did not belongs to an exchange that is lost.
     beginning: Rc<Beginning>,
-    /// Kong: host of the Service that the request was routed to.
-    service_host: Option<String>,
+    /// Kong: calls of this exchange that are not over.
+    calls: BTreeSet<u32>,
     /// Whether the gateway has seen all of the request.
     request_ended: bool,
-    /// Whether a request could not be prepared for its server: it must not go on.
-    unsendable: bool,
     /// What is still to come of a response body whose length was given.
     response_left: Option<usize>,
 }
 
+/// The exchange and what its effects act on.
+pub(crate) struct Exchanging {
+    exchange: Exchange,
+    host: Host,
+    /// Kong: host of the Service that the request was routed to.
+    service_host: Option<String>,
+    /// Whether a request could not be prepared for its server: it must not go on.
+    unsendable: bool,
+}
+
 impl HttpExchange {
-    pub(crate) fn new(gateway: Option<Rc<Gateway>>, host: Host) -> Self {
-        Self {
-            exchange: Exchange::new(gateway.clone()),
-            gateway,
-            host,
-            calls: BTreeMap::new(),
-            beginning: Beginning::newborn(),
+    pub(crate) fn new(context: u32, worker: Rc<Worker>) -> Self {
+        let state = Exchanging {
+            exchange: Exchange::new(worker.gateway.clone()),
+            host: worker.host,
             service_host: None,
-            request_ended: false,
             unsendable: false,
+        };
+        Self {
+            context,
+            worker,
+            state: Rc::new(RefCell::new(state)),
+            known_as: None,
+            beginning: Beginning::newborn(),
+            calls: BTreeSet::new(),
+            request_ended: false,
             response_left: None,
         }
     }
 
-    /// Handles an event and carries out its effects.
+    /// Handles an event, carries out its effects and makes its calls.
     fn handle(&mut self, event: Event<'_>) -> Flow {
-        let mut effects = Vec::new();
-        let mut flow = self.exchange.handle(event, now(), &mut effects);
+        let Ok(mut state) = self.state.try_borrow_mut() else {
+            log::error!("an exchange was called from within itself");
+            return Flow::Hold;
+        };
+        let (mut flow, mut calls) = state.handle(event);
+        drop(state);
         // A call that could not even be made is over at once, which has effects in turn.
-        while let Some(failed) = self.carry_out(&mut effects) {
-            let event = Event::CallDone { id: failed, outcome: CallOutcome::Failed };
-            flow = self.exchange.handle(event, now(), &mut effects);
+        while !calls.is_empty() {
+            let failed = self.worker.make(std::mem::take(&mut calls), &mut self.calls);
+            for id in failed {
+                let Some(gateway) = &self.worker.gateway else { continue };
+                let done = gateway.finish_call(id, CallOutcome::Failed, now());
+                let Ok(mut state) = self.state.try_borrow_mut() else { continue };
+                let (next, more) = state.call_done(&done);
+                flow = next;
+                calls.extend(more);
+            }
         }
-        if self.unsendable { Flow::Hold } else { flow }
+        self.note_waiting();
+        flow
     }
 
-    /// Carries effects out; returns the call that failed at once, if one did.
-    fn carry_out(&mut self, effects: &mut Vec<Effect>) -> Option<CallId> {
-        let mut failed = None;
-        for effect in effects.drain(..) {
+    fn note_waiting(&mut self) {
+        if !self.host().wakes_others() {
+            return;
+        }
+        let waits_as = self.state.try_borrow().ok().and_then(|state| state.exchange.waits_as());
+        if let Some(id) = waits_as
+            && self.known_as.replace(id) != Some(id)
+        {
+            self.worker.waits(id, self.context, &self.state);
+        }
+    }
+
+    fn host(&self) -> Host {
+        self.worker.host
+    }
+
+    fn share_record(&mut self) {
+        if let Ok(mut state) = self.state.try_borrow_mut() {
+            state.share_record();
+        }
+    }
+
+    /// Whether this context began in the middle of an exchange.
+    fn is_lost(&mut self) -> bool {
+        if self.beginning.was_seen() || !self.host().loses_contexts() {
+            return false;
+        }
+        if self.beginning.lost() == Lost::Found {
+            log::error!(
+                "an exchange was lost when a filter of this worker failed: nothing of it passes"
+            );
+        }
+        if let Ok(mut state) = self.state.try_borrow_mut() {
+            state.poison();
+        }
+        true
+    }
+}
+
+impl Exchanging {
+    /// Handles an event and carries out its effects, but for the calls: they are returned.
+    fn handle(&mut self, event: Event<'_>) -> (Flow, Vec<(CallId, HttpCall)>) {
+        let mut effects = Vec::new();
+        let flow = self.exchange.handle(event, now(), &mut effects);
+        let calls = self.carry_out(effects);
+        (if self.unsendable { Flow::Hold } else { flow }, calls)
+    }
+
+    /// Hands over a call that is finished.
+    pub(crate) fn call_done(&mut self, done: &FinishedCall) -> (Flow, Vec<(CallId, HttpCall)>) {
+        self.handle(Event::CallDone(done))
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) -> Vec<(CallId, HttpCall)> {
+        let mut calls = Vec::new();
+        for effect in effects {
             match effect {
-                Effect::Call { id, call } => match dispatch(self.host, &call) {
-                    Some(token) => {
-                        self.calls.insert(token, id);
-                    }
-                    None => failed = Some(id),
-                },
+                Effect::Call { id, call } => calls.push((id, call)),
                 Effect::ReplaceRequestBody(bytes) => {
                     if let Err(status) = abi::replace_buffer(Buffer::RequestBody, &bytes) {
                         self.fail(&status.into());
@@ -101,11 +177,9 @@ impl HttpExchange {
                 Effect::Audit(record) => self.host.audit(&record),
             }
         }
-        failed
+        calls
     }
-}
 
-impl HttpExchange {
     fn send_upstream(&self, request: &UpstreamRequest) -> Result<(), Unroutable> {
         edit_headers(Map::Request, &request.edit)?;
         self.host.route(request, self.service_host.as_deref())
@@ -132,20 +206,6 @@ impl HttpExchange {
     fn poison(&mut self) {
         let _held = self.exchange.handle(Event::RequestTrailers, now(), &mut Vec::new());
     }
-
-    /// Whether this context began in the middle of an exchange.
-    fn is_lost(&mut self) -> bool {
-        if self.beginning.was_seen() || !self.host.loses_contexts() {
-            return false;
-        }
-        if self.beginning.lost() == Lost::Found {
-            log::error!(
-                "an exchange was lost when a filter of this worker failed: nothing of it passes"
-            );
-        }
-        self.poison();
-        true
-    }
 }
 
 impl Context for HttpExchange {
@@ -153,29 +213,19 @@ impl Context for HttpExchange {
         &mut self,
         token: u32,
         _headers: usize,
-        _size: usize,
+        size: usize,
         _trailers: usize,
     ) {
         if self.is_lost() {
             self.share_record();
             return self.beginning.refuse();
         }
-        let Some(id) = self.calls.remove(&token) else { return };
-        let headers = abi::headers(Map::CallResponse).unwrap_or_default();
-        let headers = Headers::from_pairs(headers);
-        let status =
-            headers.single(":status").ok().flatten().and_then(|status| status.parse().ok());
-        let outcome = match status {
-            Some(status) => CallOutcome::Response {
-                status,
-                body: abi::buffer(Buffer::CallResponseBody).unwrap_or_default(),
-            },
-            None => CallOutcome::Failed,
-        };
-        if self.handle(Event::CallDone { id, outcome }) == Flow::Forward
-            && let Err(Status(status)) = abi::resume_request()
-        {
-            log::error!("a request could not be resumed: status {status}");
+        self.calls.remove(&token);
+        let Some((worker, id)) = self.worker.take(token) else { return };
+        let Some(gateway) = &worker.gateway else { return };
+        let done = gateway.finish_call(id, worker::outcome(size), now());
+        if self.handle(Event::CallDone(&done)) == Flow::Forward {
+            worker::resume();
         }
     }
 }
@@ -192,14 +242,17 @@ impl HttpContext for HttpExchange {
             return Action::Pause;
         };
         let headers = Headers::from_pairs(headers);
-        let end = self.host.is_bodyless(&headers, end);
+        let end = self.host().is_bodyless(&headers, end);
         self.request_ended = end;
-        let reads_source = self.gateway.as_ref().is_some_and(|gateway| gateway.reads_source());
-        let source = if reads_source { self.host.source() } else { None };
-        self.service_host = self.host.service_host();
+        let gateway = self.worker.gateway.as_ref();
+        let reads_source = gateway.is_some_and(|gateway| gateway.reads_source());
+        let source = if reads_source { self.host().source() } else { None };
+        if let Ok(mut state) = self.state.try_borrow_mut() {
+            state.service_host = self.host().service_host();
+        }
         match self.handle(Event::RequestHead { headers, source, end }) {
             Flow::Forward => Action::Continue,
-            Flow::Hold if end || self.host.pauses_for_body() => Action::Pause,
+            Flow::Hold if end || self.host().pauses_for_body() => Action::Pause,
             Flow::Hold => Action::Continue,
         }
     }
@@ -215,7 +268,7 @@ impl HttpContext for HttpExchange {
             return self.hand_over(&[], end);
         }
         // The host holds the pieces; the gateway reads them when they are complete or too many.
-        let most = self.gateway.as_ref().map_or(0, |gateway| gateway.request_bytes());
+        let most = self.worker.gateway.as_ref().map_or(0, |gateway| gateway.request_bytes());
         if !end && size <= most {
             return Action::Pause;
         }
@@ -226,7 +279,7 @@ impl HttpContext for HttpExchange {
             // The host has a body that it cannot show.
             None if size > most => self.hand_over(&vec![0; most.saturating_add(1)], end),
             None => {
-                let setting = self.host.body_memory_setting();
+                let setting = self.host().body_memory_setting();
                 log::error!("a request body of {size} bytes could not be read: raise {setting}");
                 let _refused = self.handle(Event::RequestBodyWithheld { setting });
                 Action::Pause
@@ -264,7 +317,7 @@ impl HttpContext for HttpExchange {
         // One host does not always say which piece is the last; the length that was given does.
         self.response_left = self.response_left.map(|left| left.saturating_sub(size));
         let end = end || self.response_left == Some(0);
-        if self.exchange.reads_response() {
+        if self.state.try_borrow().is_ok_and(|state| state.exchange.reads_response()) {
             let chunk = abi::buffer(Buffer::ResponseBody).unwrap_or_default();
             let _forwarded_either_way = self.handle(Event::ResponseBody { chunk: &chunk, end });
         }
@@ -274,12 +327,18 @@ impl HttpContext for HttpExchange {
     fn on_log(&mut self) {
         let _record_says_so = self.is_lost();
         let _nothing_to_hold = self.handle(Event::Closed);
+        if let Some(id) = self.known_as.take() {
+            self.worker.forget(id);
+        }
     }
 }
 
 impl Drop for HttpExchange {
     fn drop(&mut self) {
-        self.calls.keys().copied().for_each(calls::abandon);
+        for token in std::mem::take(&mut self.calls) {
+            self.worker.take(token);
+            calls::abandon(token);
+        }
     }
 }
 
@@ -292,25 +351,11 @@ impl HttpExchange {
     }
 }
 
-fn now() -> Timestamp {
+/// What time it is.
+pub(crate) fn now() -> Timestamp {
     // A host without a clock leaves the epoch, at which every token and lease lies in the future or
     // is refused.
     Timestamp(Duration::from_nanos(abi::current_time().unwrap_or(0)))
-}
-
-fn dispatch(host: Host, call: &HttpCall) -> Option<u32> {
-    let mut headers: Vec<(&str, &str)> =
-        vec![(":method", call.method), (":path", &call.path), (":authority", &call.authority)];
-    headers.extend(host.call_scheme(call).map(|scheme| (":scheme", scheme)));
-    headers.extend(call.headers.iter().map(|(name, value)| (*name, value.expose())));
-    let body = call.body.as_ref().map(|body| body.expose().as_bytes());
-    match calls::make(&call.cluster, headers, body, call.timeout) {
-        Ok(token) => Some(token),
-        Err(Status(status)) => {
-            log::error!("a call to {} could not be made: status {status}", call.cluster);
-            None
-        }
-    }
 }
 
 fn edit_headers(map: Map, edit: &HeadEdit) -> Result<(), Status> {

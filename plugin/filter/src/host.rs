@@ -85,6 +85,18 @@ impl Host {
         self == Self::Kong
     }
 
+    /// Whether the callback of one context may let another go on. On Kong `set_effective_context` does
+    /// nothing, and a request goes on by itself when its own calls are over.
+    pub(crate) fn wakes_others(self) -> bool {
+        self == Self::Envoy
+    }
+
+    /// Whether there is a timer that may make calls. On Kong, timers of an instance that has trapped fire
+    /// on in the one that replaces it, and a call from such a timer traps in turn.
+    pub(crate) fn has_a_timer(self) -> bool {
+        self == Self::Envoy
+    }
+
     /// Whether a request whose body is still to come is held at its header fields. Kong reads the
     /// body only once the header fields went on; it forwards nothing before the body was seen.
     pub(crate) fn pauses_for_body(self) -> bool {

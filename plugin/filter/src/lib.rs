@@ -12,10 +12,11 @@ mod host;
 mod kong_log;
 mod lost;
 mod plugin;
+mod worker;
 
 use proxy_wasm::types::LogLevel;
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|_| Box::new(plugin::Plugin::default()));
+    proxy_wasm::set_root_context(|id| Box::new(plugin::Plugin::new(id)));
 }}

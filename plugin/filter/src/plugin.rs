@@ -1,29 +1,66 @@
 //! The plugin's root context: one for each configuration on each worker.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 use toolgate_core::Gateway;
 
-use crate::abi::{self, Buffer};
+use crate::abi::{self, Buffer, Status};
 use crate::configuration;
 use crate::exchange::HttpExchange;
 use crate::host::Host;
+use crate::worker::{self, Tokens, Worker};
+
+/// How often the gateway is told that time has passed.
+const TICK: Duration = Duration::from_secs(1);
 
 /// A configured plugin. Without a gateway it refuses every request.
-#[derive(Default)]
 pub(crate) struct Plugin {
-    gateway: Option<Rc<Gateway>>,
-    host: Option<Host>,
+    id: u32,
+    worker: Option<Rc<Worker>>,
+    /// Calls of this root context, those of an earlier configuration among them.
+    tokens: Rc<Tokens>,
+    ticks: bool,
 }
 
-impl Context for Plugin {}
+impl Plugin {
+    /// The root context with this id.
+    pub(crate) fn new(id: u32) -> Self {
+        Self { id, worker: None, tokens: Rc::default(), ticks: false }
+    }
+
+    fn configured(&mut self, gateway: Option<Gateway>, host: Host) {
+        if gateway.is_some() && host.has_a_timer() && !self.ticks {
+            self.ticks = true;
+            if let Err(Status(status)) = abi::set_tick_period(TICK) {
+                log::error!("there is no timer: status {status}");
+            }
+        }
+        let tokens = Rc::clone(&self.tokens);
+        self.worker = Some(Worker::new(gateway.map(Rc::new), host, self.id, tokens));
+    }
+}
+
+impl Context for Plugin {
+    fn on_http_call_response(
+        &mut self,
+        token: u32,
+        _headers: usize,
+        size: usize,
+        _trailers: usize,
+    ) {
+        let call = self.tokens.borrow_mut().remove(&token);
+        if let Some((worker, id)) = call {
+            worker.on_call_done(id, worker::outcome(size));
+        }
+    }
+}
 
 impl RootContext for Plugin {
     fn on_configure(&mut self, _size: usize) -> bool {
         let host = Host::detect();
-        self.host = Some(host);
         let bytes = abi::buffer(Buffer::PluginConfiguration).unwrap_or_default();
         let document = match host.writes_by_lua() {
             true => configuration::from_lua(bytes),
@@ -48,14 +85,14 @@ impl RootContext for Plugin {
                     );
                 }
                 log::info!("toolgate is configured: policy set {}", gateway.policy_set());
-                self.gateway = Some(Rc::new(gateway));
+                self.configured(Some(gateway), host);
                 true
             }
             Err(problems) => {
                 for problem in &problems {
                     log::error!("toolgate configuration: {problem}");
                 }
-                self.gateway = None;
+                self.configured(None, host);
                 host.accepts_bad_configuration()
             }
         }
@@ -65,8 +102,25 @@ impl RootContext for Plugin {
         Some(ContextType::HttpContext)
     }
 
-    fn create_http_context(&self, _id: u32) -> Option<Box<dyn HttpContext>> {
-        let host = self.host.unwrap_or(Host::Envoy);
-        Some(Box::new(HttpExchange::new(self.gateway.clone(), host)))
+    fn on_tick(&mut self) {
+        if let Some(worker) = &self.worker {
+            worker.on_tick();
+        }
+    }
+
+    // No queue is registered: this is how `abi::enter_root` enters.
+    fn on_queue_ready(&mut self, _queue: u32) {
+        if let Some(worker) = &self.worker {
+            worker.on_entered();
+        }
+    }
+
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        // A host asks for none before it has configured the plugin; if one did, nothing would pass.
+        let worker = self
+            .worker
+            .clone()
+            .unwrap_or_else(|| Worker::new(None, Host::Envoy, self.id, Rc::clone(&self.tokens)));
+        Some(Box::new(HttpExchange::new(id, worker)))
     }
 }

@@ -162,6 +162,8 @@ impl Session for EnvoySession {
 
     fn advance(&mut self, _by: Duration) {}
 
+    fn tick(&mut self) {}
+
     fn exchange(&mut self, request: &Request) -> Result<Observed, String> {
         let world = Arc::clone(&self.world);
         let mut observed = wire::exchange(self.port, request, &|| world.was_asked())?;

@@ -241,6 +241,8 @@ impl Session for KongSession {
 
     fn advance(&mut self, _by: Duration) {}
 
+    fn tick(&mut self) {}
+
     fn exchange(&mut self, request: &Request) -> Result<Observed, String> {
         let mut request = request.clone();
         request.headers.push(("host".into(), self.host.clone()));

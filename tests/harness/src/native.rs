@@ -61,9 +61,15 @@ impl Session for NativeSession {
         self.now += by;
     }
 
+    fn tick(&mut self) {
+        let now = Timestamp(self.now);
+        for (id, call) in self.gateway.tick(now) {
+            let _nobody_waits = self.gateway.finish_call(id, call_out(&self.world, &call), now);
+        }
+    }
+
     fn exchange(&mut self, request: &Request) -> Result<Observed, String> {
-        let mut run =
-            Run::new(Exchange::new(Some(Rc::clone(&self.gateway))), &self.world, self.now);
+        let mut run = Run::new(Rc::clone(&self.gateway), &self.world, self.now);
         run.request(request)?;
         run.finish()
     }
@@ -76,6 +82,7 @@ impl Session for NativeSession {
 /// One exchange under way.
 pub struct Run<'a> {
     exchange: Exchange,
+    gateway: Rc<Gateway>,
     world: &'a World,
     now: Timestamp,
     observed: Observed,
@@ -91,11 +98,12 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// An exchange in a world, at this time.
+    /// A new exchange of a gateway, in a world, at this time.
     #[must_use]
-    pub fn new(exchange: Exchange, world: &'a World, now: Duration) -> Self {
+    pub fn new(gateway: Rc<Gateway>, world: &'a World, now: Duration) -> Self {
         Self {
-            exchange,
+            exchange: Exchange::new(Some(Rc::clone(&gateway))),
+            gateway,
             world,
             now: Timestamp(now),
             observed: Observed::default(),
@@ -220,12 +228,9 @@ impl<'a> Run<'a> {
                     }
                     called = true;
                     let outcome = self.call(&call);
+                    let done = self.gateway.finish_call(id, outcome, self.now);
                     let mut effects = Vec::new();
-                    flow = self.exchange.handle(
-                        Event::CallDone { id, outcome },
-                        self.now,
-                        &mut effects,
-                    );
+                    flow = self.exchange.handle(Event::CallDone(&done), self.now, &mut effects);
                     queue.extend(effects);
                 }
                 Effect::ReplaceRequestBody(bytes) if called => {
@@ -262,27 +267,30 @@ impl<'a> Run<'a> {
         if self.fail_calls_from.is_some_and(|first| self.calls > first) {
             return CallOutcome::Failed;
         }
-        let asked = Asked {
-            cluster: call.cluster.to_string(),
-            method: call.method.into(),
-            path: call.path.clone(),
-            headers: call
-                .headers
-                .iter()
-                .map(|(n, v)| ((*n).to_owned(), v.expose().to_owned()))
-                .collect(),
-            body: call
-                .body
-                .as_ref()
-                .map(|body| body.expose().as_bytes().to_vec())
-                .unwrap_or_default(),
-        };
-        match self.world.answer(asked) {
-            Answer::Reply(reply) => {
-                CallOutcome::Response { status: reply.status, body: reply.chunks.concat() }
-            }
-            Answer::Silence | Answer::Nobody => CallOutcome::Failed,
-        }
+        call_out(self.world, call)
+    }
+}
+
+/// Makes a call of the gateway.
+fn call_out(world: &World, call: &HttpCall) -> CallOutcome {
+    let asked = Asked {
+        cluster: call.cluster.to_string(),
+        method: call.method.into(),
+        path: call.path.clone(),
+        headers: call
+            .headers
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), v.expose().to_owned()))
+            .collect(),
+        body: call.body.as_ref().map(|body| body.expose().as_bytes().to_vec()).unwrap_or_default(),
+    };
+    match world.answer(asked) {
+        Answer::Reply(reply) => CallOutcome::Response {
+            status: reply.status,
+            headers: Headers::from_pairs(reply.headers),
+            body: reply.chunks.concat(),
+        },
+        Answer::Silence | Answer::Nobody => CallOutcome::Failed,
     }
 }
 

@@ -27,6 +27,8 @@ pub trait Session {
     fn now(&self) -> Duration;
     /// Lets time pass.
     fn advance(&mut self, by: Duration);
+    /// Fires the host's timer once, where it has one, and lets the calls that come of it end.
+    fn tick(&mut self);
     /// Runs one exchange to its end.
     ///
     /// # Errors
@@ -79,6 +81,9 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
     for (index, script) in scenario.exchanges.iter().enumerate() {
         world.behave(&script.world);
         session.advance(Duration::from_secs(script.after_seconds));
+        for _ in 0..script.ticks {
+            session.tick();
+        }
         let request = request(script, issuer, session.now())?;
         tokens.extend(
             request.headers.iter().find(|(n, _)| n == "authorization").map(|(_, v)| v.clone()),

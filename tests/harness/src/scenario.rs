@@ -96,6 +96,10 @@ pub struct ExchangeScript {
     /// Seconds that pass before it. Only drivers with a clock of their own can do this.
     #[serde(default)]
     pub after_seconds: u64,
+    /// How often the host's timer fires before it, after that time. Only drivers with a clock of their
+    /// own can do this.
+    #[serde(default)]
+    pub ticks: u32,
     /// Upstreams that change their ways before it.
     #[serde(default)]
     pub world: BTreeMap<String, Behaviour>,
@@ -223,7 +227,7 @@ impl Scenario {
     /// Whether this driver can play it.
     #[must_use]
     pub fn is_for(&self, driver: DriverKind) -> bool {
-        let timed = self.exchanges.iter().any(|exchange| exchange.after_seconds > 0);
+        let (timed, ticked) = (self.moves_the_clock(), self.fires_the_timer());
         let listed = |driver| self.drivers.is_empty() || self.drivers.contains(&driver);
         if self.except.contains_key(&driver) {
             return false;
@@ -232,8 +236,22 @@ impl Scenario {
             // What holds in the imitation holds in the real one.
             DriverKind::Kong => !timed && (listed(driver) || listed(DriverKind::WasmKong)),
             DriverKind::Envoy => !timed && listed(driver),
+            // The filter sets no timer there.
+            DriverKind::WasmKong => !ticked && listed(driver),
             _ => listed(driver),
         }
+    }
+
+    /// Whether it says how time passes, which no real proxy's clock does.
+    #[must_use]
+    pub fn moves_the_clock(&self) -> bool {
+        self.exchanges.iter().any(|step| step.after_seconds > 0) || self.fires_the_timer()
+    }
+
+    /// Whether it fires the host's timer.
+    #[must_use]
+    pub fn fires_the_timer(&self) -> bool {
+        self.exchanges.iter().any(|step| step.ticks > 0)
     }
 }
 

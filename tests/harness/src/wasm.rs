@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::configuration;
 use crate::host::{
-    CallOutcome, Headers, Host, HttpRequest, Profile, Settings, Step, UpstreamRequest,
+    CallOutcome, Headers, Host, HttpRequest, PendingCall, Profile, Settings, Step, UpstreamRequest,
 };
 use crate::kong_log;
 use crate::native::BEGIN;
@@ -87,22 +87,16 @@ impl Session for WasmSession {
         self.host.set_time(self.now);
     }
 
+    fn tick(&mut self) {
+        self.host.tick();
+        self.answer_root_calls();
+    }
+
     fn exchange(&mut self, request: &Request) -> Result<Observed, String> {
         let id = self.host.begin(http_request(request));
         loop {
             match self.host.step(id) {
-                Step::Call(call) => {
-                    let asked = asked(upstream_at(&call.cluster), &call.headers, call.body);
-                    let outcome = match self.world.answer(asked) {
-                        Answer::Reply(reply) => CallOutcome::Response {
-                            headers: head(reply.status, &reply.headers),
-                            body: reply.chunks.concat(),
-                        },
-                        Answer::Silence => CallOutcome::TimedOut,
-                        Answer::Nobody => CallOutcome::Unreachable,
-                    };
-                    self.host.answer_call(call.token, outcome);
-                }
+                Step::Call(call) => self.answer(call),
                 Step::Upstream(upstream) => {
                     let answer = match self.route(upstream) {
                         Some(asked) => self.world.answer(asked),
@@ -157,6 +151,26 @@ impl Session for WasmSession {
 }
 
 impl WasmSession {
+    /// Answers a call of the filter.
+    fn answer(&mut self, call: PendingCall) {
+        let asked = asked(upstream_at(&call.cluster), &call.headers, call.body);
+        let outcome = match self.world.answer(asked) {
+            Answer::Reply(reply) => CallOutcome::Response {
+                headers: head(reply.status, &reply.headers),
+                body: reply.chunks.concat(),
+            },
+            Answer::Silence => CallOutcome::TimedOut,
+            Answer::Nobody => CallOutcome::Unreachable,
+        };
+        self.host.answer_call(call.token, outcome);
+    }
+
+    fn answer_root_calls(&mut self) {
+        while let Some(call) = self.host.root_call() {
+            self.answer(call);
+        }
+    }
+
     /// What the proxy's own configuration does: on Envoy the route table of envoy.yaml, on Kong the
     /// service's target. None where the filter chose no upstream.
     fn route(&self, upstream: UpstreamRequest) -> Option<Asked> {

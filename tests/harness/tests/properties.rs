@@ -7,7 +7,7 @@ use std::rc::Rc;
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, any, proptest};
 use proptest::sample::Index;
-use toolgate_core::{Exchange, Gateway};
+use toolgate_core::Gateway;
 use toolgate_harness::native::{BEGIN, Run, cut, gateway};
 use toolgate_harness::people::Issuer;
 use toolgate_harness::play::{Observed, Request, request};
@@ -48,7 +48,7 @@ fn run(
     response_cuts: Option<Vec<usize>>,
 ) -> (Observed, usize) {
     let world = world(scenario);
-    let mut run = Run::new(Exchange::new(Some(compiled(scenario))), &world, BEGIN);
+    let mut run = Run::new(compiled(scenario), &world, BEGIN);
     run.response_cuts = response_cuts;
     run.request(request).unwrap();
     let observed = run.finish().unwrap();
@@ -115,13 +115,13 @@ fn every_call_that_fails_gives_a_denial_and_nothing_reaches_a_server() {
     for (scenario, request) in first_exchanges() {
         let calls = {
             let world = world(&scenario);
-            let mut run = Run::new(Exchange::new(Some(compiled(&scenario))), &world, BEGIN);
+            let mut run = Run::new(compiled(&scenario), &world, BEGIN);
             run.request(&request).unwrap();
             run.calls
         };
         for failing in 0..calls {
             let world = world(&scenario);
-            let mut run = Run::new(Exchange::new(Some(compiled(&scenario))), &world, BEGIN);
+            let mut run = Run::new(compiled(&scenario), &world, BEGIN);
             run.fail_calls_from = Some(failing);
             run.request(&request).unwrap();
             let observed = run.finish().unwrap();

@@ -2,8 +2,11 @@
 //!
 //! Speaks the HTTP interface of Vault and OpenBao: AppRole login and reads of the key-value engine,
 //! version 2. Values live in the memory of one worker, in types that cannot be printed, until their
-//! time is over. Not here: when a credential is needed (`decide`), attaching it (`upstream`).
+//! time is over. Not here: which credential a request needs (`broker`), attaching it (`upstream`).
 
+mod broker;
+
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,8 +17,14 @@ use crate::config::{KvConfig, Scheme};
 use crate::event::{CallOutcome, FieldValue, HttpCall, Timestamp};
 use crate::secret::Secret;
 
+/// What lasts for a time is fetched anew once this share of the time is over.
+const REFRESHED_AFTER: f64 = 0.75;
+
 /// A vault token is used until this share of its life is over, so that none expires under way.
-const TOKEN_LIFE_USED: f64 = 0.8;
+const TOKEN_LIFE_USED: f64 = 0.9;
+
+/// Largest answer of a vault that is read, in bytes.
+const LARGEST_ANSWER: usize = 64 << 10;
 
 /// Longest credential in bytes: what proxies accept as one header field.
 const LONGEST_CREDENTIAL: usize = 8 << 10;
@@ -67,13 +76,19 @@ pub(crate) struct KvCredential {
 pub(crate) struct Fetched {
     pub(crate) value: Rc<Secret>,
     pub(crate) version: Option<u64>,
+    /// Fetched anew from then on, if it was used.
+    pub(crate) refresh: Timestamp,
     /// Used until then.
     pub(crate) expires: Timestamp,
+    /// Whether a request has used it since it was fetched.
+    pub(crate) used: Cell<bool>,
 }
 
 /// A login's token.
 pub(crate) struct VaultToken {
     pub(crate) token: Rc<Secret>,
+    pub(crate) obtained: Timestamp,
+    pub(crate) refresh: Timestamp,
     pub(crate) expires: Timestamp,
 }
 
@@ -103,6 +118,9 @@ pub(crate) enum VaultError {
     /// Another status than 200.
     #[error("the vault answered with status {0}")]
     Status(u16),
+    /// An answer that no secret is as large as.
+    #[error("the vault's answer is larger than any secret")]
+    TooLarge,
     /// Status 200 with a body that is not what the interface promises.
     #[error("the vault's answer could not be understood")]
     Garbage,
@@ -152,6 +170,7 @@ impl Vault {
             headers,
             body: None,
             timeout: self.timeout,
+            most_bytes: LARGEST_ANSWER,
         }
     }
 }
@@ -193,8 +212,18 @@ impl KvCredential {
         Ok(Fetched {
             value: Rc::new(Secret::new(value.to_owned())),
             version,
+            refresh: now.after(life.mul_f64(REFRESHED_AFTER)),
             expires: now.after(life),
+            used: Cell::new(false),
         })
+    }
+}
+
+impl Fetched {
+    /// A value that stays as it is.
+    pub(crate) fn lasting(value: Rc<Secret>) -> Self {
+        let never = Timestamp(Duration::MAX);
+        Self { value, version: None, refresh: never, expires: never, used: Cell::new(false) }
     }
 }
 
@@ -226,6 +255,8 @@ pub(crate) fn login_answer(
     let life = lease(auth, "lease_duration").unwrap_or(Duration::from_secs(3600));
     Ok(VaultToken {
         token: Rc::new(Secret::new(token.to_owned())),
+        obtained: now,
+        refresh: now.after(life.mul_f64(REFRESHED_AFTER)),
         expires: now.after(life.mul_f64(TOKEN_LIFE_USED)),
     })
 }
@@ -243,7 +274,8 @@ fn lease(answer: &Json, name: &str) -> Option<Duration> {
 fn answer(outcome: &CallOutcome) -> Result<Json, VaultError> {
     match outcome {
         CallOutcome::Failed => Err(VaultError::Unreachable),
-        CallOutcome::Response { status: 200, body } => {
+        CallOutcome::TooLarge => Err(VaultError::TooLarge),
+        CallOutcome::Response { status: 200, body, .. } => {
             Json::parse(body).map_err(|_| VaultError::Garbage)
         }
         CallOutcome::Response { status: 403, .. } => Err(VaultError::Forbidden),

@@ -1,0 +1,124 @@
+//! What a decision may lack, and what is found out: needs, the calls that meet them, facts.
+//!
+//! A new kind of fact is one variant of [`Need`] and [`Fact`], one arm each in [`Gateway::call_for`]
+//! and [`Gateway::learn`], and a module of its own for what is asked and what answers mean. Not here:
+//! which calls are under way and for whom (`calls`), when a fact is needed (`decide`).
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::credentials::{Fetched, VaultError, VaultToken};
+use crate::denial::Denial;
+use crate::event::{CallOutcome, HttpCall, Timestamp};
+use crate::gateway::Gateway;
+
+/// What a decision lacks. Each is one call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Need {
+    /// A login at this vault.
+    VaultLogin(Rc<str>),
+    /// The value of this credential.
+    Credential(Rc<str>),
+}
+
+/// What was found out, a failure perhaps: a question that failed is not asked again by the same
+/// exchange.
+#[derive(Clone)]
+pub(crate) enum Fact {
+    /// Of [`Need::VaultLogin`].
+    VaultLogin(Result<Rc<VaultToken>, VaultError>),
+    /// Of [`Need::Credential`].
+    Credential(Result<Rc<Fetched>, VaultError>),
+}
+
+/// Why a decision stopped.
+pub(crate) enum Stop {
+    /// Facts are missing: all that can be named without knowing the others.
+    Need(Vec<Need>),
+    /// No.
+    Deny(Denial),
+}
+
+impl From<Denial> for Stop {
+    fn from(denial: Denial) -> Self {
+        Self::Deny(denial)
+    }
+}
+
+impl From<Need> for Stop {
+    fn from(need: Need) -> Self {
+        Self::Need(vec![need])
+    }
+}
+
+/// What was found out for one exchange. Pinned to it, so that nothing that is forgotten meanwhile
+/// makes it ask twice.
+#[derive(Default)]
+pub(crate) struct Facts(BTreeMap<Need, Fact>);
+
+impl Facts {
+    pub(crate) fn insert(&mut self, need: Need, fact: Fact) {
+        self.0.insert(need, fact);
+    }
+
+    /// The login at a vault.
+    pub(crate) fn login(&self, vault: &Rc<str>) -> Option<&Result<Rc<VaultToken>, VaultError>> {
+        match self.get(|| Need::VaultLogin(Rc::clone(vault)))? {
+            Fact::VaultLogin(login) => Some(login),
+            Fact::Credential(_) => None,
+        }
+    }
+
+    /// The value of a credential.
+    pub(crate) fn credential(&self, name: &Rc<str>) -> Option<&Result<Rc<Fetched>, VaultError>> {
+        match self.get(|| Need::Credential(Rc::clone(name)))? {
+            Fact::Credential(fetched) => Some(fetched),
+            Fact::VaultLogin(_) => None,
+        }
+    }
+
+    /// With warm caches there are no facts, and no need has to be made to find that out.
+    fn get(&self, need: impl FnOnce() -> Need) -> Option<&Fact> {
+        if self.0.is_empty() { None } else { self.0.get(&need()) }
+    }
+}
+
+impl Fact {
+    /// Whether it is a failure: remembered briefly, so that nothing hammers what does not work.
+    pub(crate) fn is_failure(&self) -> bool {
+        match self {
+            Self::VaultLogin(login) => login.is_err(),
+            Self::Credential(fetched) => fetched.is_err(),
+        }
+    }
+}
+
+impl Gateway {
+    /// The call that meets a need; `None` where there is none to make.
+    pub(crate) fn call_for(&self, need: &Need, facts: &Facts, now: Timestamp) -> Option<HttpCall> {
+        match need {
+            Need::VaultLogin(vault) => self.vaults.get(vault)?.login_call(),
+            Need::Credential(name) => self.read_call(name, facts, now),
+        }
+    }
+
+    /// What the outcome of a call, made at `since`, says of the need; remembers it for others.
+    /// `None` when it says nothing that lasts: the decision has to be made again, with what the
+    /// gateway has forgotten since.
+    pub(crate) fn learn(
+        &self,
+        need: &Need,
+        outcome: &CallOutcome,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> Option<Fact> {
+        match need {
+            Need::VaultLogin(vault) => {
+                Some(Fact::VaultLogin(self.learn_login(vault, outcome, now)))
+            }
+            Need::Credential(name) => {
+                self.learn_credential(name, outcome, since, now).map(Fact::Credential)
+            }
+        }
+    }
+}
