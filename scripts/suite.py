@@ -75,7 +75,7 @@ def native(part: "Part") -> None:
     crates = packages("protocol", "policy", "core", "cli", "artifact")
     part.run("unit tests", "cargo", "test", "--locked", "--no-fail-fast", *crates)
     part.run("fuzz checks", "cargo", "test", "--locked", "--no-fail-fast", *packages("fuzz"))
-    part.run("scenarios", *harness("native", "properties", "examples"))
+    part.run("scenarios", *harness("native", "properties", "examples", "protocol"))
 
 
 def webassembly(part: "Part") -> None:

@@ -138,6 +138,11 @@ impl Gateway {
         }
 
         let session = header("mcp-session-id")?.map(str::to_owned);
+        // Visible ASCII and nothing else (2025-11-25, "Session management"): no list of several.
+        if session.as_deref().is_some_and(|id| !id.bytes().all(|byte| byte.is_ascii_graphic())) {
+            let message = "header mcp-session-id is no session id";
+            return Err(Denial::new(Reason::Header, message));
+        }
         audit.session = session.as_deref().map(short_digest);
         // In the modern era the field means nothing and does not go on.
         let is_modern = version.as_deref().and_then(Version::parse).map(Version::era);

@@ -87,6 +87,14 @@ pub enum Behaviour {
     Huge,
     /// A server: its lists are compressed although nobody asked.
     Gzip,
+    /// A server: it answers within sessions only, of which there is one, `session-1`.
+    Sessions,
+    /// A server: speaks 2026-07-28 only, and offers no stream to follow.
+    Modern,
+    /// A server: its event stream ends in the middle of an event.
+    CutStream,
+    /// A server: one event of its stream is larger than the limit.
+    HugeEvent,
 }
 
 /// One request and what comes of it.

@@ -197,6 +197,9 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
     if asked.cluster == "billing" && asked.header("x-billing-key") != Some(secret("BILLING_KEY")) {
         return reply(401, &json!({"error": "x-billing-key is missing or wrong"}));
     }
+    if let Some(refusal) = session_rules(asked, behaviour) {
+        return refusal;
+    }
     if asked.method == "DELETE" {
         return Answer::Reply(Reply { status: 200, ..Reply::default() });
     }
@@ -205,7 +208,14 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
         // Answers to earlier requests may be replayed on such a stream.
         let replayed =
             json!({"jsonrpc": "2.0", "id": 7, "result": {"tools": tools(&asked.cluster)}});
-        return stream(&[notification, replayed]);
+        return match behaviour {
+            Behaviour::CutStream => cut_stream(&notification, &replayed),
+            Behaviour::HugeEvent => {
+                let huge = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": "x".repeat(9 << 20)}});
+                stream(&[notification, huge, replayed])
+            }
+            _ => stream(&[notification, replayed]),
+        };
     }
     let message: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
     if let Value::Array(messages) = message {
@@ -265,6 +275,32 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
             Answer::Reply(reply)
         }
     }
+}
+
+/// What a server with rules of its own about sessions says to a request that breaks them.
+fn session_rules(asked: &Asked, behaviour: Behaviour) -> Option<Answer> {
+    let refuse = |status: u16, text: &str| {
+        let error = json!({"code": -32600, "message": text});
+        Some(reply(status, &json!({"jsonrpc": "2.0", "id": null, "error": error})))
+    };
+    let message: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+    let opens = message.get("method").and_then(Value::as_str) == Some("initialize");
+    match (behaviour, asked.header("mcp-session-id")) {
+        (Behaviour::Modern, _) if asked.method != "POST" => refuse(405, "there is no such stream"),
+        (Behaviour::Sessions, None) if !opens => refuse(400, "no session"),
+        (Behaviour::Sessions, Some(id)) if id != "session-1" => refuse(404, "unknown session"),
+        _ => None,
+    }
+}
+
+/// A stream whose last event has no end.
+fn cut_stream(whole: &Value, cut: &Value) -> Answer {
+    let bytes = format!("data: {whole}\n\nid: 9\ndata: {cut}\n").into_bytes();
+    Answer::Reply(Reply {
+        status: 200,
+        headers: vec![("content-type".into(), "text/event-stream".into())],
+        chunks: bytes.chunks(7).map(<[u8]>::to_vec).collect(),
+    })
 }
 
 /// Answers a batch (2025-03-26): each request of it as if it came alone.

@@ -1,0 +1,107 @@
+//! docs/protocol.md: its table of methods is the filter's, and its clauses name scenarios and tests that exist.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use toolgate_harness::repository;
+use toolgate_harness::scenario::read_all;
+use toolgate_protocol::mcp::{METHODS, Version};
+
+const DOCUMENT: &str = "docs/protocol.md";
+
+/// Files of scenarios that are all about the protocol: each of them backs a clause.
+const ABOUT_THE_PROTOCOL: &[&str] = &["messages", "methods", "versions", "batches", "sessions"];
+
+/// The part of the document under this heading, up to the next one.
+fn section(heading: &str) -> String {
+    let document = repository::read(DOCUMENT).unwrap();
+    let (_, rest) = document
+        .split_once(&format!("\n## {heading}\n"))
+        .unwrap_or_else(|| panic!("{DOCUMENT} has no section {heading}"));
+    rest.split("\n## ").next().unwrap().to_owned()
+}
+
+/// The table of methods as the filter has it.
+fn methods() -> String {
+    let mut table = String::from("| method | form |");
+    for version in Version::ALL {
+        write!(table, " {version} |").unwrap();
+    }
+    table.push_str(" decided as |\n|---|---|---|---|---|---|---|---|\n");
+    for method in METHODS {
+        let form = if method.is_request { "request" } else { "notification" };
+        write!(table, "| `{}` | {form} |", method.name).unwrap();
+        for version in Version::ALL {
+            let exists = method.since <= version && version <= method.until;
+            table.push_str(if exists { " ✓ |" } else { " – |" });
+        }
+        writeln!(table, " {} |", method.asks.action()).unwrap();
+    }
+    table
+}
+
+/// What stands in backticks in the last column of the clauses.
+fn named() -> BTreeSet<String> {
+    let clauses = section("Clauses");
+    let rows = clauses.lines().filter(|line| line.starts_with("| ")).skip(1);
+    rows.flat_map(|row| {
+        let evidence = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default().to_owned();
+        let names: Vec<String> =
+            evidence.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        assert!(!names.is_empty(), "a clause without evidence: {row}");
+        names
+    })
+    .collect()
+}
+
+/// The names of all test functions of the repository.
+fn functions(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && !matches!(name.as_str(), "target" | "node_modules" | "corpus") {
+            functions(&path, found);
+        } else if matches!(path.extension().and_then(|e| e.to_str()), Some("rs" | "py")) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let names = text.lines().filter_map(|line| {
+                let line = line.trim_start();
+                let rest = line.strip_prefix("fn ").or_else(|| line.strip_prefix("def "))?;
+                rest.split('(').next().map(str::to_owned)
+            });
+            found.extend(names);
+        }
+    }
+}
+
+#[test]
+fn the_table_of_methods_is_the_filters() {
+    let methods = methods();
+    assert!(
+        section("Methods").contains(&methods),
+        "{DOCUMENT} does not have this table:\n{methods}"
+    );
+}
+
+#[test]
+fn every_clause_names_scenarios_and_tests_that_exist() {
+    let scenarios = read_all(&repository::path("tests/scenarios")).unwrap();
+    let mut known: BTreeSet<String> = scenarios.into_iter().map(|each| each.name).collect();
+    for folder in ["plugin", "tests"] {
+        functions(&repository::path(folder), &mut known);
+    }
+    let missing: Vec<String> = named().difference(&known).cloned().collect();
+    assert!(missing.is_empty(), "{DOCUMENT} names what does not exist: {missing:?}");
+}
+
+#[test]
+fn every_scenario_about_the_protocol_backs_a_clause() {
+    let named = named();
+    for file in ABOUT_THE_PROTOCOL {
+        let text = repository::read(&format!("tests/scenarios/{file}.yaml")).unwrap();
+        let names = text.lines().filter_map(|line| line.strip_prefix("- name: "));
+        let missing: Vec<&str> = names.filter(|name| !named.contains(*name)).collect();
+        assert!(missing.is_empty(), "{DOCUMENT} does not name these of {file}.yaml: {missing:?}");
+    }
+}
