@@ -324,7 +324,7 @@ fn json(
     seen: &mut Option<Filtered>,
     out: &mut Vec<u8>,
 ) -> Result<bool, (Reason, bool)> {
-    let mut message = Json::parse(body).map_err(|_| (Reason::ServerAnswer, false))?;
+    let mut message = Json::parse_answer(body).map_err(|_| (Reason::ServerAnswer, false))?;
     let edited = filter_message(&mut message, visible, seen).map_err(|reason| (reason, false))?;
     if !refusals.is_empty() {
         let mut answers = match message {
@@ -355,7 +355,7 @@ fn events(
         }
         match event.data().filter(|data| !data.is_empty()) {
             None => out.extend_from_slice(event.raw()),
-            Some(data) => match Json::parse(&data) {
+            Some(data) => match Json::parse_answer(&data) {
                 Err(_) => failed = Some(Reason::ServerAnswer),
                 Ok(mut message) => match filter_message(&mut message, visible, seen) {
                     Ok(true) => out.extend(event.with_data(&message.to_bytes())),

@@ -33,7 +33,7 @@ pub enum Json {
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// A number written without fraction or exponent, within ±(2^53 - 1).
+    /// A number written without fraction or exponent, within ±(2^53 - 1) in all that clients send.
     Integer(i64),
     /// Any other number: finite, as the nearest double.
     Float(f64),
@@ -56,9 +56,24 @@ impl Json {
     /// [`JsonError`] with line and column when the bytes are not JSON, or are JSON that parsers
     /// read differently (see the module description).
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
+        Self::read(bytes, false)
+    }
+
+    /// Reads a document that nothing is decided on and that goes on to a client: as [`Json::parse`], but
+    /// for large numbers. Servers write the bounds of 64 bits into schemas, and a whole list must not be
+    /// withheld for that. Whole numbers of 64 bits with a sign stay what they are; larger ones become
+    /// the nearest double, which is what most clients make of them.
+    ///
+    /// # Errors
+    /// As [`Json::parse`].
+    pub fn parse_answer(bytes: &[u8]) -> Result<Self, JsonError> {
+        Self::read(bytes, true)
+    }
+
+    fn read(bytes: &[u8], large_numbers: bool) -> Result<Self, JsonError> {
         let fault = Cell::new(None);
         let mut reader = serde_json::Deserializer::from_slice(bytes);
-        Seed { depth: 0, fault: &fault }
+        Seed { depth: 0, large_numbers, fault: &fault }
             .deserialize(&mut reader)
             .and_then(|value| reader.end().map(|()| value))
             .map_err(|error| JsonError::new(&error, fault.get(), bytes))
@@ -276,6 +291,8 @@ impl Serialize for Object {
 #[derive(Clone, Copy)]
 struct Seed<'a> {
     depth: usize,
+    /// Whether numbers that not every parser holds exactly are accepted.
+    large_numbers: bool,
     /// The rule of this module that stopped the parser.
     fault: &'a Cell<Option<JsonFault>>,
 }
@@ -329,13 +346,16 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<Json, E> {
         match i64::try_from(value) {
-            Ok(integer) if value <= MAX_SAFE_INTEGER => Ok(Json::Integer(integer)),
+            Ok(integer) if self.large_numbers || value <= MAX_SAFE_INTEGER => {
+                Ok(Json::Integer(integer))
+            }
+            Err(_) if self.large_numbers => Ok(Json::Float(value as f64)),
             _ => Err(self.unsafe_number(value)),
         }
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<Json, E> {
-        if value.unsigned_abs() <= MAX_SAFE_INTEGER {
+        if self.large_numbers || value.unsigned_abs() <= MAX_SAFE_INTEGER {
             Ok(Json::Integer(value))
         } else {
             Err(self.unsafe_number(value))
@@ -346,7 +366,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
         // serde_json falls back to a double for integers beyond 64 bits: those are refused like
         // all others beyond 2^53. What was written with an exponent is refused with them, since
         // from here they look alike.
-        if !value.is_finite() || value.abs() > MAX_SAFE_INTEGER as f64 {
+        let is_safe = self.large_numbers || value.abs() <= MAX_SAFE_INTEGER as f64;
+        if !value.is_finite() || !is_safe {
             return Err(E::custom(format_args!(
                 "number {value:e} is beyond ±(2^53 - 1), where parsers disagree; send it as a string"
             )));
@@ -460,6 +481,24 @@ mod tests {
         check_refused("123456789012345678901234567890", "2^53");
         check_refused("1e400", "number out of range");
         check_refused("1e17", "2^53");
+    }
+
+    #[test]
+    fn servers_may_write_large_numbers_and_nothing_else_that_is_refused() {
+        let again = |text: &str| {
+            Json::parse_answer(text.as_bytes())
+                .map(|json| String::from_utf8(json.to_bytes()).unwrap())
+        };
+        for text in ["9223372036854775807", "-9223372036854775808", "9007199254740993", "7", "1e17"]
+        {
+            let read = again(text).unwrap();
+            assert_eq!(read.parse::<f64>(), text.parse::<f64>(), "{text} became {read}");
+        }
+        assert_eq!(again("9223372036854775807").unwrap(), "9223372036854775807");
+        assert_eq!(again("18446744073709551615").unwrap(), "1.8446744073709552e+19");
+        for text in [r#"{"a":1,"a":2}"#, r#""\ud800""#, "1e999", "\u{feff}1"] {
+            assert!(Json::parse_answer(text.as_bytes()).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub fn events(bytes: &[u8]) {
 
 /// An answer of a server is refused, or becomes one in which nothing is listed that must not be seen.
 pub fn answer(bytes: &[u8]) {
-    let Ok(mut message) = Json::parse(bytes) else { return };
+    let Ok(mut message) = Json::parse_answer(bytes) else { return };
     let original = message.clone();
     let seen = filter_lists(&mut message, |_, name, _| name.len().is_multiple_of(2));
     assert_eq!(seen.edited, message != original, "what was edited is not what it was");

@@ -91,6 +91,8 @@ pub enum Behaviour {
     Sessions,
     /// A server: speaks 2026-07-28 only, and offers no stream to follow.
     Modern,
+    /// A server: the schemas in its lists have bounds of 64 bits.
+    LargeNumbers,
     /// A server: its event stream ends in the middle of an event.
     CutStream,
     /// A server: one event of its stream is larger than the limit.

@@ -241,6 +241,14 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
         "tools/list" if behaviour == Behaviour::Huge => {
             json!({"tools": [{"name": "echo", "description": "x".repeat(9 << 20)}]})
         }
+        "tools/list" if behaviour == Behaviour::LargeNumbers => {
+            let bounds = json!({"minimum": i64::MIN, "maximum": u64::MAX, "default": 9_007_199_254_740_993_i64});
+            let mut tools = tools(&asked.cluster);
+            if let Some(schema) = tools.pointer_mut("/0/inputSchema") {
+                *schema = json!({"type": "object", "properties": {"n": bounds}});
+            }
+            json!({"tools": tools})
+        }
         "tools/list" => json!({
             "tools": tools(&asked.cluster), "nextCursor": "page-2", "cacheScope": "public", "ttlMs": 1000,
         }),
