@@ -131,13 +131,19 @@ def peers(part: "Part") -> None:
         part.run("peers", "tests/peers/run")
 
 
+def smuggling(part: "Part") -> None:
+    """requests that real servers run and the gateway refuses; writes docs/smuggling.md"""
+    if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy", "python"):
+        part.run("smuggling", "target/tools/python/bin/python", "tests/smuggling/run.py")
+
+
 def demo(part: "Part") -> None:
     """scripts/demo, which checks what it shows"""
     part.run("the demo", "scripts/demo")
 
 
 PARTS: dict[str, Callable[["Part"], None]] = {
-    part.__name__: part for part in (lint, native, webassembly, wasm, kong, envoy, conformance, clients, peers, demo)
+    part.__name__: part for part in (lint, native, webassembly, wasm, kong, envoy, conformance, clients, peers, smuggling, demo)
 }
 
 
