@@ -63,6 +63,13 @@ pub(crate) enum Command {
     ///
     /// The exit code is 0 when a schema was made, 2 when something could not be used.
     Schema(Schema),
+    /// Write the `policy` part of a configuration from a folder of policies.
+    ///
+    /// It is JSON, and so YAML too. The exit code is 0, or 2 when the policies could not be used.
+    Bundle {
+        /// A folder of policies, or a configuration whose policies are wanted.
+        policies: PathBuf,
+    },
     /// Write the completions of a shell to the output.
     Completions {
         /// The shell.

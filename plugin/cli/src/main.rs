@@ -4,6 +4,7 @@
 //! configuration (`toolgate-core`), what policies decide (`toolgate-policy`).
 
 mod arguments;
+mod bundle;
 mod case;
 mod cedar_case;
 mod check;
@@ -75,6 +76,7 @@ fn run(command: Command, output: &mut dyn Write) -> io::Result<u8> {
         Command::Explain(options) => tell(options.json, output, explain::run(*options)),
         Command::Diff(options) => tell(options.json, output, diff::run(&options)),
         Command::Schema(options) => tell(options.json, output, schema::run(&options)),
+        Command::Bundle { policies } => tell(false, output, bundle::run(&policies)),
         Command::Completions { shell } => {
             // It takes a writer that fails for a fault of the program, so it gets one that never does.
             let mut script = Vec::new();

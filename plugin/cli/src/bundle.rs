@@ -1,0 +1,48 @@
+//! `toolgate bundle`: a folder of policies as the `policy` part of a configuration.
+//!
+//! Not here: what is wrong with them (`policy_set`).
+
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use toolgate_policy::PolicyText;
+
+use crate::Findings;
+use crate::policy_set::{Failure, PolicySet};
+use crate::terminal::Terminal;
+
+/// The `policy` part.
+#[derive(Serialize)]
+pub(crate) struct Bundle {
+    policy: Value,
+}
+
+/// Makes the `policy` part of the folder or configuration `policies`.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn run(policies: &Path) -> Result<Bundle, Failure> {
+    let config = PolicySet::load(policies)?.config;
+    let texts = match config.policies {
+        PolicyText::One(text) => text.into(),
+        PolicyText::Files(files) => json!(files),
+    };
+    let mut policy = json!({"name": config.name, "policies": texts, "entities": config.entities});
+    if let (Some(schema), Some(members)) = (config.schema, policy.as_object_mut()) {
+        members.insert("schema".to_owned(), schema.into());
+    }
+    Ok(Bundle { policy })
+}
+
+impl Findings for Bundle {
+    /// 0: it was made.
+    fn exit_code(&self) -> u8 {
+        0
+    }
+
+    fn write_text(&self, terminal: &mut Terminal<'_>) -> io::Result<()> {
+        terminal.document(&(serde_json::to_string_pretty(self)? + "\n"))
+    }
+}
