@@ -56,8 +56,8 @@ fn matches(pattern: &str, text: &str) -> bool {
         if parts.peek().is_none() {
             return rest.ends_with(part.trim_start_matches('\n'));
         }
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
+        let Some((_, after)) = rest.split_once(part) else { return false };
+        rest = after;
     }
     rest.is_empty()
 }
