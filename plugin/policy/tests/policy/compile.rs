@@ -200,6 +200,23 @@ fn schemas_that_do_not_parse_or_clash_are_refused() {
     check(&PolicyConfig { schema: other, ..config("") }, "policy.schema", "namespace `Mine`");
 }
 
+/// What happens when the schemas of two servers are put into one text and contradict each other.
+#[test]
+fn schemas_of_servers_that_contradict_each_other_are_refused_where_they_do() {
+    let tool = |id: &str, ty: &str| {
+        format!(
+            "action \"{id}\" in [call_tool] appliesTo {{ principal: [User], resource: [Tool], context: {{ request: Request, arguments: {{ a: {ty} }} }} }};\n"
+        )
+    };
+    let twice = tool("bank/x", "Long") + &tool("bank/x", "String");
+    check_schema(&twice, "policy.schema:2:8", "`bank/x` is declared twice");
+    let types = format!("type Id = Long;\n{}type Id = String;", tool("bank/x", "Id"));
+    check_schema(&types, "policy.schema:2:6", "Id");
+    let namespaces =
+        format!("{} }}\nnamespace MCP {{ {}", tool("bank/x", "Long"), tool("files/x", "Long"));
+    check_schema(&namespaces, "policy.schema:4:11", "MCP");
+}
+
 #[test]
 fn tool_actions_of_another_shape_are_refused() {
     let action = |id: &str, parent: &str, principal: &str, resource: &str, context: &str| {
