@@ -166,8 +166,8 @@ impl Gateway {
     /// host makes them and reports [`Gateway::finish_call`]. It may ask at any time and as often as it
     /// likes, usually every second.
     pub fn tick(&self, now: Timestamp) -> Vec<(CallId, HttpCall)> {
-        let due = self.due(now);
-        due.into_iter().filter_map(|need| self.begin_in_background(need, now)).collect()
+        let due = self.due(now).into_iter().chain(self.identity.due(now));
+        due.filter_map(|need| self.begin_in_background(need, now)).collect()
     }
 
     fn begin_in_background(&self, need: Need, now: Timestamp) -> Option<(CallId, HttpCall)> {

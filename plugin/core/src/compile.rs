@@ -145,12 +145,17 @@ impl Compiler<'_> {
             .map(|federation| Federation::compile(federation, &server_names, &mut self.problems));
         let sessions = self.sessions(config.sessions);
         let accepts_anonymous = config.identity.anonymous;
+        let mut endpoints = server_names.clone();
+        endpoints.extend(federation.iter().flat_map(Federation::endpoints).map(str::to_owned));
+        let mut problems = Vec::new();
         let identity = Identity::compile(
             config.identity,
-            &server_names,
+            &endpoints,
             limits.token_bytes,
-            &mut self.problems,
+            &mut |path, source| self.secret(path, source).flatten(),
+            &mut problems,
         );
+        self.problems.extend(problems);
         let policy = match PolicyEngine::compile(&config.policy, &server_names) {
             Ok(policy) => policy,
             Err(problems) => {

@@ -14,7 +14,10 @@ mod identity;
 mod sessions;
 
 pub use crate::federation::config::{EntryConfig, FederationConfig, MemberConfig, PortalConfig};
-pub use identity::{ClaimsConfig, DeniedConfig, IdentityConfig, IssuerConfig, ScopesConfig};
+pub use identity::{
+    ClaimsConfig, DeniedConfig, IdentityConfig, IntrospectionConfig, IssuerConfig,
+    RemoteKeysConfig, ScopesConfig,
+};
 pub use sessions::SessionsConfig;
 
 /// The whole configuration.

@@ -16,7 +16,7 @@ use crate::event::{Timestamp, UpstreamRequest};
 use crate::facts::{Facts, Stop};
 use crate::federation::{Exposure, Goal};
 use crate::gateway::{Gateway, Server};
-use crate::identity::AskedEndpoint;
+use crate::identity::{AskedEndpoint, KnownCaller};
 use crate::request::{Asked, no_arguments, unknown_server};
 use crate::upstream;
 
@@ -125,10 +125,13 @@ impl Gateway {
                 self.permit(asked, &connect, now, audit, unknown_server)?;
             }
         }
-        let endpoint =
-            AskedEndpoint { server: name, slash: asked.head.slash, scopes: Some(&server.scopes) };
+        let endpoint = AskedEndpoint {
+            server: &asked.head.endpoint,
+            slash: asked.head.slash,
+            scopes: Some(&server.scopes),
+        };
         let further = server.scopes.further(operation.as_ref());
-        self.identity.check_scopes(&asked.head.caller, endpoint, &further)
+        self.identity.check_scopes(asked.head.caller()?, endpoint, &further)
     }
 
     /// Whom a request through a portal is for, as far as the portal can tell.
@@ -161,7 +164,8 @@ impl Gateway {
 
     /// Whether policy lets the caller of `asked` see this in a list.
     pub(crate) fn visible(&self, asked: &Asked, target: &Target<'_>, now: Timestamp) -> bool {
-        self.policy.visible(&asked.head.caller.principal, target, &request_facts(asked, now))
+        let Ok(caller) = asked.head.caller() else { return false };
+        self.policy.visible(&caller.principal, target, &request_facts(asked, caller, now))
     }
 
     fn permit_tasks(
@@ -188,9 +192,10 @@ impl Gateway {
         audit: &mut AuditRecord,
         hidden: impl FnOnce() -> Denial,
     ) -> Result<(), Denial> {
-        let principal = &asked.head.caller.principal;
+        let caller = asked.head.caller()?;
+        let principal = &caller.principal;
         let Decision { outcome, policies, errors } =
-            self.policy.decide(principal, target, &request_facts(asked, now));
+            self.policy.decide(principal, target, &request_facts(asked, caller, now));
         audit.policies = policies;
         match outcome {
             Outcome::Permit => Ok(()),
@@ -227,12 +232,16 @@ impl Gateway {
     }
 }
 
-fn request_facts(asked: &Asked, now: Timestamp) -> RequestFacts<'_> {
+fn request_facts<'a>(
+    asked: &'a Asked,
+    caller: &'a KnownCaller,
+    now: Timestamp,
+) -> RequestFacts<'a> {
     let head = &asked.head;
-    let issued = head.caller.issued.and_then(|issued| now.seconds().checked_sub(issued));
+    let issued = caller.issued.and_then(|issued| now.seconds().checked_sub(issued));
     RequestFacts {
         time_ms: now.milliseconds(),
-        scopes: &head.caller.scopes,
+        scopes: &caller.scopes,
         source_ip: head.source.as_deref(),
         session: head.session.as_deref(),
         client_name: asked.client_name(),

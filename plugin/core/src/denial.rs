@@ -59,6 +59,8 @@ pub enum Reason {
     InvalidToken,
     /// The token has expired.
     ExpiredToken,
+    /// The token's issuer could not be asked, so that the token could not be verified.
+    IssuerUnavailable,
     /// An access token stands in the URL.
     TokenInUrl,
     /// The token lacks a scope that the request needs.
@@ -115,6 +117,7 @@ impl Reason {
             Self::NoToken => ("no_token", 401, 401),
             Self::InvalidToken => ("invalid_token", 401, 401),
             Self::ExpiredToken => ("expired_token", 401, 401),
+            Self::IssuerUnavailable => ("issuer_unavailable", 503, 503),
             Self::TokenInUrl => ("token_in_url", 400, 400),
             Self::InsufficientScope => ("insufficient_scope", 403, 403),
             Self::UnknownSession => ("unknown_session", 404, 404),

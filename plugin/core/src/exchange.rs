@@ -382,7 +382,13 @@ impl Step<'_> {
 
     fn decide(&mut self, mut asked: Box<Asked>, mut facts: Facts, mut rounds: u8) -> (Phase, Flow) {
         loop {
-            let needs = match self.gateway.decide(&asked, &facts, self.now, self.audit) {
+            let identified = match asked.head.caller {
+                Some(_) => Ok(()),
+                None => self.gateway.identify(&mut asked.head, &facts, self.now, self.audit),
+            };
+            let decided =
+                identified.and_then(|()| self.gateway.decide(&asked, &facts, self.now, self.audit));
+            let needs = match decided {
                 Ok(Verdict { upstream, filter_lists, exposure }) => {
                     self.audit.decision = Outcome::Allow;
                     self.replace_body(&mut asked);
@@ -486,7 +492,7 @@ impl Step<'_> {
     /// Answers a client that asks where to log in, which needs no token and is for every page.
     fn metadata(&mut self, headers: &Headers) -> Option<(Phase, Flow)> {
         let gateway = self.gateway;
-        let scopes = |name: &str| gateway.servers.get(name).map(|server| &server.scopes);
+        let scopes = |name: &str| gateway.required_scopes(name);
         let answer = gateway.identity.metadata(headers, scopes)?;
         let method = headers.single(":method").ok().flatten().unwrap_or_default();
         self.audit.mcp_method = Some(method.chars().take(16).collect());
@@ -512,8 +518,9 @@ impl Step<'_> {
         let id = headers.single(FIELD).ok().flatten();
         // The usual answer repeats the id of the request, whose form the client has sent.
         let known = head.session.as_ref().filter(|_| id == head.server_session.as_deref());
-        let sealed =
-            known.cloned().or_else(|| sessions.seal(&head.caller.owner, &head.server, id?));
+        let sealed = known
+            .cloned()
+            .or_else(|| sessions.seal(&head.caller.as_ref()?.owner, &head.server, id?));
         match sealed {
             Some(sealed) => edit.set.push((FIELD.into(), FieldValue::Public(sealed))),
             None => edit.remove.push(FIELD.into()),
@@ -557,7 +564,10 @@ impl Step<'_> {
     fn note(&mut self, denial: &Denial) {
         let reason = denial.reason();
         self.audit.decision = match reason {
-            Reason::Credential | Reason::Internal | Reason::NotConfigured => Outcome::Error,
+            Reason::Credential
+            | Reason::IssuerUnavailable
+            | Reason::Internal
+            | Reason::NotConfigured => Outcome::Error,
             _ => Outcome::Deny,
         };
         self.audit.reason.get_or_insert(reason.as_str());

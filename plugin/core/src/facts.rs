@@ -7,10 +7,14 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use toolgate_protocol::json::Json;
+
 use crate::credentials::{Fetched, VaultError, VaultToken};
 use crate::denial::Denial;
 use crate::event::{CallOutcome, HttpCall, Timestamp};
 use crate::gateway::Gateway;
+use crate::identity::introspection::{self, IntrospectionError, PresentedToken};
+use crate::identity::{Keys, KeysError};
 
 /// What a decision lacks. Each is one call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +23,10 @@ pub(crate) enum Need {
     VaultLogin(Rc<str>),
     /// The value of this credential.
     Credential(Rc<str>),
+    /// The keys that this issuer publishes.
+    Keys(Rc<str>),
+    /// What this token is good for, as its issuer says.
+    Introspection(PresentedToken),
 }
 
 /// What was found out, a failure perhaps: a question that failed is not asked again by the same
@@ -29,6 +37,10 @@ pub(crate) enum Fact {
     VaultLogin(Result<Rc<VaultToken>, VaultError>),
     /// Of [`Need::Credential`].
     Credential(Result<Rc<Fetched>, VaultError>),
+    /// Of [`Need::Keys`].
+    Keys(Result<Rc<Keys>, KeysError>),
+    /// Of [`Need::Introspection`]: its claims, or none where it is not active.
+    Introspection(Result<Option<Rc<Json>>, IntrospectionError>),
 }
 
 /// Why a decision stopped.
@@ -65,7 +77,7 @@ impl Facts {
     pub(crate) fn login(&self, vault: &Rc<str>) -> Option<&Result<Rc<VaultToken>, VaultError>> {
         match self.get(|| Need::VaultLogin(Rc::clone(vault)))? {
             Fact::VaultLogin(login) => Some(login),
-            Fact::Credential(_) => None,
+            _ => None,
         }
     }
 
@@ -73,7 +85,26 @@ impl Facts {
     pub(crate) fn credential(&self, name: &Rc<str>) -> Option<&Result<Rc<Fetched>, VaultError>> {
         match self.get(|| Need::Credential(Rc::clone(name)))? {
             Fact::Credential(fetched) => Some(fetched),
-            Fact::VaultLogin(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The keys of an issuer.
+    pub(crate) fn keys(&self, issuer: &Rc<str>) -> Option<&Result<Rc<Keys>, KeysError>> {
+        match self.get(|| Need::Keys(Rc::clone(issuer)))? {
+            Fact::Keys(keys) => Some(keys),
+            _ => None,
+        }
+    }
+
+    /// What an issuer says of a token.
+    pub(crate) fn introspection(
+        &self,
+        token: &PresentedToken,
+    ) -> Option<&Result<Option<Rc<Json>>, IntrospectionError>> {
+        match self.get(|| Need::Introspection(token.clone()))? {
+            Fact::Introspection(said) => Some(said),
+            _ => None,
         }
     }
 
@@ -89,6 +120,8 @@ impl Fact {
         match self {
             Self::VaultLogin(login) => login.is_err(),
             Self::Credential(fetched) => fetched.is_err(),
+            Self::Keys(keys) => keys.is_err(),
+            Self::Introspection(said) => said.is_err(),
         }
     }
 }
@@ -99,6 +132,8 @@ impl Gateway {
         match need {
             Need::VaultLogin(vault) => self.vaults.get(vault)?.login_call(),
             Need::Credential(name) => self.read_call(name, facts, now),
+            Need::Keys(issuer) => self.identity.keys_call(issuer),
+            Need::Introspection(token) => self.identity.introspection_call(token),
         }
     }
 
@@ -119,6 +154,8 @@ impl Gateway {
             Need::Credential(name) => {
                 self.learn_credential(name, outcome, since, now).map(Fact::Credential)
             }
+            Need::Keys(issuer) => self.identity.learn_keys(issuer, outcome, now).map(Fact::Keys),
+            Need::Introspection(_) => Some(Fact::Introspection(introspection::read(outcome))),
         }
     }
 }

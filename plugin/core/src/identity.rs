@@ -7,32 +7,43 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use jsonwebtoken::Algorithm;
 use sha2::{Digest, Sha256};
 use toolgate_policy::{PolicyEngine, Principal, Problem};
 use toolgate_protocol::headers::Headers;
 use toolgate_protocol::json::Json;
 
+use crate::audit::AuditRecord;
 use crate::config::{DeniedConfig, IdentityConfig};
 use crate::denial::{Denial, LocalReply, Reason};
-use crate::event::Timestamp;
+use crate::event::{CallOutcome, HttpCall, Timestamp};
+use crate::facts::{Facts, Need, Stop};
+use crate::secret::{Secret, SecretSource};
 
 mod challenge;
 mod claims;
+mod endpoint;
+pub(crate) mod introspection;
 mod issuer;
 mod keys;
 mod metadata;
+mod remote_keys;
 mod scopes;
 mod tokens;
 
+pub(crate) use keys::Keys;
 pub(crate) use metadata::Asked as MetadataAsked;
+pub(crate) use remote_keys::KeysError;
 pub(crate) use scopes::RequiredScopes;
 pub(crate) use tokens::TokenCache;
 
 use challenge::Refused;
-use issuer::{Issuer, Parsed};
+use introspection::{Introspection, PresentedToken};
+use issuer::{Issuer, Parsed, Source};
 use metadata::PublicUrl;
+use remote_keys::RemoteKeys;
 use scopes::ScopeHierarchy;
-use tokens::{Remembered, TokenDigest};
+use tokens::TokenDigest;
 
 /// Who may vouch for callers, compiled.
 pub(crate) struct Identity {
@@ -77,6 +88,26 @@ enum Admission {
     Endpoints(Vec<Rc<str>>),
 }
 
+/// Why a request proves no caller, yet.
+enum Unproven {
+    /// It does not.
+    Refused(Refused),
+    /// That depends on what its issuer says.
+    Need(Need),
+}
+
+impl From<Refused> for Unproven {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<Need> for Unproven {
+    fn from(need: Need) -> Self {
+        Self::Need(need)
+    }
+}
+
 /// The endpoint that a request asks, for its challenge.
 #[derive(Clone, Copy)]
 pub(crate) struct AskedEndpoint<'a> {
@@ -94,6 +125,7 @@ impl Identity {
         config: IdentityConfig,
         servers: &[String],
         token_bytes: usize,
+        secret: &mut dyn FnMut(&str, SecretSource) -> Option<Secret>,
         problems: &mut Vec<Problem>,
     ) -> Self {
         if config.issuers.is_empty() && !config.anonymous {
@@ -108,7 +140,7 @@ impl Identity {
         let mut issuers: Vec<Issuer> = Vec::new();
         for (index, issuer) in config.issuers.into_iter().enumerate() {
             let path = format!("identity.issuers[{index}]");
-            let compiled = Issuer::compile(issuer, has_public_url, &path, problems);
+            let compiled = Issuer::compile(issuer, secret, has_public_url, &path, problems);
             if issuers.iter().any(|other| other.name == compiled.name) {
                 problems.push(Problem {
                     path: format!("{path}.issuer"),
@@ -123,6 +155,16 @@ impl Identity {
                 });
             }
             issuers.push(compiled);
+        }
+        let asked = issuers.iter().filter(|i| matches!(i.source, Source::Introspection(_)));
+        if asked.count() > 1 {
+            problems.push(Problem {
+                path: "identity.issuers".into(),
+                message:
+                    "several issuers have `introspection`; an opaque token does not say whose it is"
+                        .into(),
+                help: Some("let one have it, and the others sign their tokens".into()),
+            });
         }
         let hierarchy = ScopeHierarchy::compile(&config.scope_hierarchy, problems);
         for (index, digest) in config.denied.token_digests.iter().enumerate() {
@@ -163,87 +205,158 @@ impl Identity {
         self
     }
 
-    /// The caller that a request's header fields prove.
+    /// The caller that a request's header fields prove, with what was found out for the request.
     ///
     /// # Errors
-    /// A 401 [`Denial`] with a challenge (RFC 6750 section 3) when there is no valid token; 400 when
-    /// there is one where none may be.
+    /// [`Stop`] with what has to be found out first; or with a 401 [`Denial`] with a challenge (RFC 6750
+    /// section 3) when there is no valid token, 400 when there is one where none may be, 503 when its
+    /// issuer could not be asked.
     pub(crate) fn caller(
         &self,
         headers: &Headers,
         endpoint: AskedEndpoint<'_>,
-        policy: &PolicyEngine,
+        (policy, facts): (&PolicyEngine, &Facts),
         cache: &mut TokenCache,
         now: Timestamp,
-    ) -> Result<Rc<KnownCaller>, Denial> {
-        let refused = match self.proven(headers, endpoint.server, policy, cache, now) {
+        audit: &mut AuditRecord,
+    ) -> Result<Rc<KnownCaller>, Stop> {
+        let refused = match self.proven(headers, endpoint.server, (policy, facts), cache, now) {
             Ok(caller) => return Ok(caller),
-            Err(refused) => refused,
+            Err(Unproven::Need(need)) => return Err(need.into()),
+            Err(Unproven::Refused(refused)) => refused,
         };
+        audit.detail.clone_from(&refused.detail);
         let scopes = endpoint.scopes.map_or(&[][..], RequiredScopes::always);
         let metadata = endpoint.scopes.and(self.public.as_ref());
         let metadata = metadata.map(|public| public.server(endpoint.server, endpoint.slash));
-        Err(refused.into_denial(metadata.as_ref(), scopes))
+        Err(refused.into_denial(metadata.as_ref(), scopes).into())
     }
 
     fn proven(
         &self,
         headers: &Headers,
         server: &str,
-        policy: &PolicyEngine,
+        known: (&PolicyEngine, &Facts),
         cache: &mut TokenCache,
         now: Timestamp,
-    ) -> Result<Rc<KnownCaller>, Refused> {
+    ) -> Result<Rc<KnownCaller>, Unproven> {
         if has_token_in_url(headers) {
             let message = "an access token in the URL is not accepted: logs would keep it";
-            return Err(Refused { reason: Reason::TokenInUrl, message: message.into() });
+            return Err(Refused::new(Reason::TokenInUrl, message).into());
         }
         let Some(token) = bearer(headers)? else {
-            return self.anonymous.clone().ok_or_else(Refused::no_token);
+            return Ok(self.anonymous.clone().ok_or_else(Refused::no_token)?);
         };
         if token.len() > self.token_bytes {
-            return Err(Refused::invalid("the token is larger than the gateway accepts"));
+            return Err(Refused::invalid("the token is larger than the gateway accepts").into());
         }
         let digest: TokenDigest = Sha256::digest(token).into();
         let caller = match cache.get(&digest, now) {
-            Remembered::Valid(caller) => caller,
-            Remembered::Expired => return Err(Refused::expired()),
-            Remembered::Unknown => {
-                let caller = Rc::new(self.verify(token, &digest, policy, now)?);
+            Some(caller) => caller,
+            None => {
+                let caller = Rc::new(self.verify(token, &digest, known, cache, now)?);
                 cache.insert(digest, Rc::clone(&caller), now);
                 caller
             }
         };
         if !caller.is_admitted(server) {
-            return Err(Refused::invalid("the token was issued for another audience"));
+            return Err(Refused::invalid("the token was issued for another audience").into());
         }
         Ok(caller)
     }
 
     fn verify(
         &self,
-        token: &str,
+        text: &str,
         digest: &TokenDigest,
-        policy: &PolicyEngine,
+        (policy, facts): (&PolicyEngine, &Facts),
+        cache: &mut TokenCache,
         now: Timestamp,
-    ) -> Result<KnownCaller, Refused> {
-        let token = Parsed::read(token)?;
-        let issuer = token.claims.get("iss").and_then(Json::as_str);
-        let issuer = self
-            .issuers
-            .iter()
-            .find(|known| Some(&*known.name) == issuer)
-            .ok_or_else(|| Refused::invalid("the token's issuer is not accepted here"))?;
-        issuer.check_signature(&token)?;
-        let validity = token.validity(self.leeway, now)?;
-        let admission = issuer.admission(&token.claims, |audience| self.admission(audience))?;
-        let mut caller = issuer.caller(&token.claims, validity, admission, policy)?;
+    ) -> Result<KnownCaller, Unproven> {
+        let parsed = Parsed::read(text);
+        let issuer = match &parsed {
+            Ok(token) => {
+                let name = token.claims.get("iss").and_then(Json::as_str);
+                self.issuers.iter().find(|known| Some(&*known.name) == name)
+            }
+            // What is no JWT may be opaque.
+            Err(_) => {
+                self.issuers.iter().find(|known| matches!(known.source, Source::Introspection(_)))
+            }
+        };
+        let token_id: Option<String>;
+        let mut caller = match (parsed, issuer) {
+            (_, Some(Issuer { source: Source::Introspection(asked), .. })) => {
+                let token = PresentedToken::new(*digest, text);
+                let answer = said(asked, &token, facts, cache, now)?;
+                token_id = answer.get("jti").and_then(Json::as_str).map(str::to_owned);
+                let resource = |audience: &str| self.admission(audience);
+                let issuer = issuer.ok_or_else(Refused::no_token)?;
+                issuer.introspected(&answer, asked, resource, self.leeway, now, policy)?
+            }
+            (Err(refused), _) => return Err(refused.into()),
+            (Ok(_), None) => {
+                return Err(Refused::invalid("the token's issuer is not accepted here").into());
+            }
+            (Ok(token), Some(issuer)) => {
+                // What costs nothing comes first: no key is fetched for a token that would be refused
+                // with any.
+                let signer = issuer.check_header(&token)?;
+                let validity = issuer::validity(&token.claims, self.leeway, now)?;
+                let admission = issuer.admission(&token.claims, |aud| self.admission(aud))?;
+                issuer.check_signature(&token, &signer, facts, now)?;
+                token_id = token.claims.get("jti").and_then(Json::as_str).map(str::to_owned);
+                issuer.caller(&token.claims, validity, admission, policy)?
+            }
+        };
         self.hierarchy.widen(&mut caller.scopes);
-        let token_id = token.claims.get("jti").and_then(Json::as_str);
-        if self.is_denied(&caller, token_id, digest) {
-            return Err(Refused::invalid("the token has been revoked"));
+        if self.is_denied(&caller, token_id.as_deref(), digest) {
+            return Err(Refused::invalid("the token has been revoked").into());
         }
         Ok(caller)
+    }
+
+    /// The call for [`Need::Keys`].
+    pub(crate) fn keys_call(&self, issuer: &str) -> Option<HttpCall> {
+        Some(self.remote_keys(issuer)?.0.call())
+    }
+
+    /// What the answer to it says.
+    pub(crate) fn learn_keys(
+        &self,
+        issuer: &str,
+        outcome: &CallOutcome,
+        now: Timestamp,
+    ) -> Option<Result<Rc<Keys>, KeysError>> {
+        let (remote, algorithms) = self.remote_keys(issuer)?;
+        Some(remote.learn(outcome, algorithms, now))
+    }
+
+    /// The call for [`Need::Introspection`].
+    pub(crate) fn introspection_call(&self, token: &PresentedToken) -> Option<HttpCall> {
+        self.issuers.iter().find_map(|issuer| match &issuer.source {
+            Source::Introspection(asked) => asked.call(token),
+            _ => None,
+        })
+    }
+
+    /// The keys that should be fetched by now.
+    pub(crate) fn due(&self, now: Timestamp) -> impl Iterator<Item = Need> {
+        self.issuers.iter().filter_map(move |issuer| match &issuer.source {
+            Source::Remote(remote) if remote.is_due(now) => {
+                Some(Need::Keys(Rc::clone(&issuer.name)))
+            }
+            _ => None,
+        })
+    }
+
+    fn remote_keys(&self, name: &str) -> Option<(&RemoteKeys, &[Algorithm])> {
+        self.issuers.iter().find(|issuer| &*issuer.name == name).and_then(|issuer| {
+            match &issuer.source {
+                Source::Remote(remote) => Some((remote, issuer.algorithms.as_slice())),
+                _ => None,
+            }
+        })
     }
 
     /// Which of the gateway's own resources an audience is.
@@ -356,6 +469,30 @@ impl KnownCaller {
     }
 }
 
+/// What the issuer says of a token: its claims.
+fn said(
+    asked: &Introspection,
+    token: &PresentedToken,
+    facts: &Facts,
+    cache: &mut TokenCache,
+    now: Timestamp,
+) -> Result<Rc<Json>, Unproven> {
+    let inactive = || Refused::invalid("the token is not active").into();
+    if cache.is_inactive(token.digest(), now) {
+        return Err(inactive());
+    }
+    asked.is_ready().map_err(|error| Refused::unavailable(&error))?;
+    match facts.introspection(token) {
+        None => Err(Need::Introspection(token.clone()).into()),
+        Some(Ok(Some(claims))) => Ok(Rc::clone(claims)),
+        Some(Ok(None)) => {
+            cache.insert_inactive(*token.digest(), now.after(asked.ttl), now);
+            Err(inactive())
+        }
+        Some(Err(error)) => Err(Refused::unavailable(error).into()),
+    }
+}
+
 fn no_document() -> Denial {
     Denial::new(Reason::UnknownServer, "there is no protected resource of this name")
 }
@@ -365,7 +502,7 @@ fn no_document() -> Denial {
 fn bearer(headers: &Headers) -> Result<Option<&str>, Refused> {
     let value = headers
         .single("authorization")
-        .map_err(|error| Refused { reason: Reason::Header, message: error.to_string().into() })?;
+        .map_err(|error| Refused::new(Reason::Header, error.to_string()))?;
     let Some(value) = value else { return Ok(None) };
     let token = match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),

@@ -15,9 +15,10 @@ use crate::audit::{AuditRecord, short_digest};
 use crate::batch::Batch;
 use crate::denial::{Denial, Reason};
 use crate::event::Timestamp;
+use crate::facts::{Facts, Stop};
 use crate::federation::{Goal, Portal, resolve};
 use crate::gateway::Gateway;
-use crate::identity::{AskedEndpoint, KnownCaller};
+use crate::identity::{AskedEndpoint, KnownCaller, RequiredScopes};
 
 /// Every MCP endpoint lies under this path.
 const ENDPOINTS: &str = "/mcp";
@@ -33,7 +34,7 @@ pub(crate) enum HttpMethod {
     Delete,
 }
 
-/// A request whose header fields are acceptable and whose caller is known.
+/// A request whose header fields are acceptable.
 pub(crate) struct Head {
     pub(crate) http_method: HttpMethod,
     /// The server it is for. Behind a portal that is known once the message is; until then there is
@@ -41,9 +42,12 @@ pub(crate) struct Head {
     pub(crate) server: Rc<str>,
     /// Whether the path ended in a slash, by which clients then know the endpoint.
     pub(crate) slash: bool,
+    /// The last part of its path, by which clients know the endpoint.
+    pub(crate) endpoint: Rc<str>,
     /// The portal it came through.
     pub(crate) portal: Option<Rc<Portal>>,
-    pub(crate) caller: Rc<KnownCaller>,
+    /// Who asks; none as long as that depends on an answer of the token's issuer.
+    pub(crate) caller: Option<Rc<KnownCaller>>,
     pub(crate) headers: Headers,
     pub(crate) source: Option<String>,
     /// Session id as the client knows it.
@@ -115,28 +119,6 @@ impl Gateway {
             audit.mcp_method = Some(name.into());
         }
         let slash = whole.is_some_and(|whole| whole.ends_with('/'));
-        let scopes = self.servers.get(name).map(|server| &server.scopes);
-        let endpoint = AskedEndpoint { server: name, slash, scopes };
-        let mut tokens = self.tokens.borrow_mut();
-        let caller = self.identity.caller(&headers, endpoint, &self.policy, &mut tokens, now)?;
-        audit.principal = Some(Rc::clone(&caller.subject));
-        audit.issuer.clone_from(&caller.issuer);
-        audit.client.clone_from(&caller.client);
-        let (server, portal) = match self.servers.get_key_value(name) {
-            Some((server, _)) => (Rc::clone(server), None),
-            None => {
-                let portals = self.federation.as_ref().ok_or_else(unknown_server)?;
-                let portal = portals.portal(name).ok_or_else(unknown_server)?;
-                audit.portal = Some(Rc::clone(&portal.name));
-                (Rc::from(""), Some(Rc::clone(portal)))
-            }
-        };
-        if portal.is_none() {
-            audit.server = Some(Rc::clone(&server));
-        } else if http_method != HttpMethod::Post {
-            return Err(http_method_refused("POST"));
-        }
-
         let session = header("mcp-session-id")?.map(str::to_owned);
         // Visible ASCII and nothing else (2025-11-25, "Session management"): no list of several.
         if session.as_deref().is_some_and(|id| !id.bytes().all(|byte| byte.is_ascii_graphic())) {
@@ -144,29 +126,95 @@ impl Gateway {
             return Err(Denial::new(Reason::Header, message));
         }
         audit.session = session.as_deref().map(short_digest);
-        // In the modern era the field means nothing and does not go on.
-        let is_modern = version.as_deref().and_then(Version::parse).map(Version::era);
-        let server_session = match &session {
-            Some(id) if is_modern != Some(Era::Modern) && portal.is_none() => {
-                Some(self.sessions.open(&caller.owner, name, id)?)
-            }
-            _ => None,
-        };
-        if http_method == HttpMethod::Post {
-            check_body_headers(&headers, self.limits.request_bytes)?;
-        }
-        Ok(Head {
+        let mut head = Head {
             http_method,
-            server,
+            server: name.into(),
             slash,
-            portal,
-            caller,
+            endpoint: name.into(),
+            portal: None,
+            caller: None,
             headers,
             source,
             session,
-            server_session,
+            server_session: None,
             version,
-        })
+        };
+        let known = self.servers.get_key_value(&head.server).map(|(name, _)| Rc::clone(name));
+        let portals = self.federation.as_ref().filter(|_| known.is_none());
+        head.portal = portals.and_then(|portals| portals.portal(&head.endpoint)).map(Rc::clone);
+        audit.server.clone_from(&known);
+        audit.portal = head.portal.as_ref().map(|portal| Rc::clone(&portal.name));
+        match self.identify(&mut head, &Facts::default(), now, audit) {
+            // It is found out once the body is there, which one host does not take later.
+            Ok(()) | Err(Stop::Need(_)) => {}
+            Err(Stop::Deny(denial)) => return Err(denial),
+        }
+        head.server = match (known, &head.portal) {
+            (Some(server), _) => server,
+            (None, Some(_)) => Rc::from(""),
+            (None, None) => return Err(unknown_server()),
+        };
+        if head.portal.is_some() && http_method != HttpMethod::Post {
+            return Err(http_method_refused("POST"));
+        }
+        if http_method == HttpMethod::Post {
+            check_body_headers(&head.headers, self.limits.request_bytes)?;
+        }
+        Ok(head)
+    }
+
+    /// The scopes that every request to an endpoint needs; `None` where there is no such endpoint.
+    /// Behind a portal each server has its own.
+    pub(crate) fn required_scopes(&self, endpoint: &str) -> Option<&RequiredScopes> {
+        const NONE: &RequiredScopes = &RequiredScopes::NONE;
+        match self.servers.get(endpoint) {
+            Some(server) => Some(&server.scopes),
+            None => self.federation.as_ref()?.portal(endpoint).map(|_| NONE),
+        }
+    }
+
+    /// Finds out who asks, with what was found out for the request, and opens the caller's session.
+    ///
+    /// # Errors
+    /// [`Stop`] with what has to be found out first, or with the refusal.
+    pub(crate) fn identify(
+        &self,
+        head: &mut Head,
+        facts: &Facts,
+        now: Timestamp,
+        audit: &mut AuditRecord,
+    ) -> Result<(), Stop> {
+        let name = &*head.endpoint;
+        let endpoint =
+            AskedEndpoint { server: name, slash: head.slash, scopes: self.required_scopes(name) };
+        let known = (&self.policy, facts);
+        let mut tokens = self.tokens.borrow_mut();
+        let caller =
+            self.identity.caller(&head.headers, endpoint, known, &mut tokens, now, audit)?;
+        audit.principal = Some(Rc::clone(&caller.subject));
+        audit.issuer.clone_from(&caller.issuer);
+        audit.client.clone_from(&caller.client);
+        // In the modern era the field means nothing and does not go on.
+        let era = head.version.as_deref().and_then(Version::parse).map(Version::era);
+        if let Some(id) = &head.session
+            && era != Some(Era::Modern)
+            && head.portal.is_none()
+        {
+            head.server_session = Some(self.sessions.open(&caller.owner, name, id)?);
+        }
+        head.caller = Some(caller);
+        Ok(())
+    }
+}
+
+impl Head {
+    /// Who asks.
+    ///
+    /// # Errors
+    /// A [`Denial`] when that is not known: nobody may do anything then.
+    pub(crate) fn caller(&self) -> Result<&KnownCaller, Denial> {
+        let unknown = || Denial::new(Reason::Internal, "the caller is not known");
+        self.caller.as_deref().ok_or_else(unknown)
     }
 }
 

@@ -33,17 +33,32 @@ pub fn plugin(patch: Option<&Value>) -> Result<Value, String> {
 /// What Kong's configuration has in place of Envoy's: upstreams are `host:port`, and the gateway's own
 /// login stands there, since Kong hands no environment on. `address` says where an upstream is.
 pub fn adapt_to_kong(plugin: &mut Value, address: impl Fn(&str) -> Option<String>) {
-    for section in ["servers", "vaults"] {
-        for (_, entry) in plugin[section].as_object_mut().into_iter().flatten() {
-            if let Some(address) = entry["cluster"].as_str().and_then(&address) {
-                entry["cluster"] = Value::String(address);
-            }
-        }
-    }
+    rename_clusters(plugin, &address);
     if let Some(role) = plugin.pointer_mut("/vaults/main/login/app_role") {
         for (field, name) in [("role_id", "ROLE_ID"), ("secret_id", "SECRET_ID")] {
             role[field] = serde_json::json!({"value": secret(name)});
         }
+    }
+}
+
+/// Gives upstreams other names, wherever the configuration names them.
+pub fn rename_clusters(plugin: &mut Value, name: &impl Fn(&str) -> Option<String>) {
+    match plugin {
+        Value::Array(elements) => elements.iter_mut().for_each(|each| rename_clusters(each, name)),
+        Value::Object(members) => {
+            for (key, value) in members.iter_mut() {
+                match (key.as_str(), &value) {
+                    ("policy", _) => {}
+                    ("cluster", Value::String(cluster)) => {
+                        if let Some(name) = name(cluster) {
+                            *value = Value::String(name);
+                        }
+                    }
+                    _ => rename_clusters(value, name),
+                }
+            }
+        }
+        _ => {}
     }
 }
 

@@ -76,7 +76,14 @@ impl Envoy {
                 world: Slot::default(),
             };
             let mut plugin = configuration::plugin(scenario.configuration.as_ref())?;
-            for mut cluster in clusters.as_array().cloned().unwrap_or_default() {
+            let mut clusters = clusters.as_array().cloned().unwrap_or_default();
+            // The demo has no identity provider; it is reached like a server.
+            if plugin["identity"].to_string().contains("\"cluster\":\"idp\"") {
+                let mut idp = clusters.first().cloned().unwrap_or_default();
+                idp["name"] = json!("idp");
+                clusters.push(idp);
+            }
+            for mut cluster in clusters {
                 let name = cluster["name"].as_str().unwrap_or_default().to_owned();
                 let own = format!("{name}-{index}");
                 let port = wire::listen(&name, Arc::clone(&place.world))?;
@@ -85,7 +92,9 @@ impl Envoy {
                 cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
                     ["socket_address"]["port_value"] = json!(port);
                 push(&mut bootstrap["static_resources"]["clusters"], cluster);
-                rename_cluster(&mut plugin, &name, &own);
+                configuration::rename_clusters(&mut plugin, &|cluster| {
+                    (cluster == name).then(|| own.clone())
+                });
             }
             push(
                 &mut bootstrap["static_resources"]["listeners"],
@@ -233,16 +242,6 @@ fn own_listener(listener: &Value, index: usize, place: &Place, plugin: Value) ->
         json!("type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog");
     log["typed_config"]["path"] = json!(place.access_log);
     own
-}
-
-fn rename_cluster(plugin: &mut Value, name: &str, own: &str) {
-    for section in ["servers", "vaults"] {
-        for (_, entry) in plugin[section].as_object_mut().into_iter().flatten() {
-            if entry["cluster"] == json!(name) {
-                entry["cluster"] = json!(own);
-            }
-        }
-    }
 }
 
 fn launch(program: &str, folder: &Path, file: &Path) -> Result<Child, String> {

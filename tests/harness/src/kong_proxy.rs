@@ -91,7 +91,7 @@ impl Kong {
         for (index, scenario) in scenarios.iter().enumerate() {
             let place = Place { host: format!("scenario-{index}.test"), world: Slot::default() };
             let mut ports = BTreeMap::new();
-            for name in ["everything", "billing", "vault"] {
+            for name in ["everything", "billing", "vault", "idp"] {
                 ports.insert(name, wire::listen(name, Arc::clone(&place.world))?);
             }
             let mut plugin = configuration::plugin(scenario.configuration.as_ref())?;

@@ -13,10 +13,24 @@ use sha2::Sha256;
 use crate::scenario::Altered;
 use crate::{configuration, repository};
 
+/// A key that is not the demo's.
+const OTHER_KEY: [u8; 32] = [7; 32];
+
 /// Signs tokens with the demo's key, which signs nothing else.
 pub struct Issuer {
     key: SigningKey,
     other: SigningKey,
+}
+
+/// The public half of the key that signs `new-key` tokens.
+#[must_use]
+pub fn new_key() -> Value {
+    let key = SigningKey::from_slice(&OTHER_KEY).ok();
+    let point = key.map(|key| key.verifying_key().to_encoded_point(false));
+    let part = |bytes: Option<&[u8]>| URL_SAFE_NO_PAD.encode(bytes.unwrap_or_default());
+    let x = point.as_ref().and_then(|point| point.x()).map(|x| &**x);
+    let y = point.as_ref().and_then(|point| point.y()).map(|y| &**y);
+    json!({"kty": "EC", "crv": "P-256", "kid": "demo-2027", "x": part(x), "y": part(y)})
 }
 
 impl Issuer {
@@ -30,7 +44,7 @@ impl Issuer {
         let secret = key.get("d").and_then(Value::as_str).ok_or("the demo key has no d")?;
         let secret = URL_SAFE_NO_PAD.decode(secret).map_err(|error| error.to_string())?;
         let key = SigningKey::from_slice(&secret).map_err(|error| error.to_string())?;
-        let other = SigningKey::from_slice(&[7; 32]).map_err(|error| error.to_string())?;
+        let other = SigningKey::from_slice(&OTHER_KEY).map_err(|error| error.to_string())?;
         Ok(Self { key, other })
     }
 
@@ -79,6 +93,11 @@ impl Issuer {
             "other-kid" => header["kid"] = json!("../../../../dev/null"),
             "large" => claims["padding"] = json!("x".repeat(20 << 10)),
             "huge" => claims["padding"] = json!("x".repeat(1 << 20)),
+            // What the issuer signs with after `rotated`.
+            "new-key" => {
+                key = &self.other;
+                header["kid"] = json!("demo-2027");
+            }
             "confused" | "cut" | "twice" => {}
             other => return Err(format!("there is no kind of token {other:?}")),
         }

@@ -85,6 +85,10 @@ pub enum Behaviour {
     LineBreak,
     /// A server: its lists are larger than the limit.
     Huge,
+    /// An identity provider: it signs with a new key, which it publishes beside the old one.
+    Rotated,
+    /// An identity provider: it publishes no keys.
+    NoKeys,
     /// A server: its lists are compressed although nobody asked.
     Gzip,
     /// A server: it answers within sessions only, of which there is one, `session-1`.

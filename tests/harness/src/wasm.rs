@@ -16,8 +16,12 @@ use crate::scenario::{DriverKind, Scenario};
 use crate::world::{Answer, Asked, World, secret};
 
 /// Where Kong finds the upstreams.
-const KONG_UPSTREAMS: &[(&str, &str)] =
-    &[("everything", "127.0.0.1:3001"), ("billing", "127.0.0.1:3002"), ("vault", "127.0.0.1:8200")];
+const KONG_UPSTREAMS: &[(&str, &str)] = &[
+    ("everything", "127.0.0.1:3001"),
+    ("billing", "127.0.0.1:3002"),
+    ("idp", "127.0.0.1:3010"),
+    ("vault", "127.0.0.1:8200"),
+];
 
 /// The name of the upstream at this address.
 fn upstream_at(address: &str) -> &str {

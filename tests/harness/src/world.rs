@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::scenario::Behaviour;
@@ -14,6 +16,7 @@ pub const SECRETS: &[(&str, &str)] = &[
     ("SECRET_ID", "planted-secret-id-9d2e77"),
     ("VAULT_TOKEN", "hvs.planted-token-51ab"),
     ("BILLING_KEY", "planted-billing-key-c0ffee42"),
+    ("INTROSPECTION_SECRET", "planted-introspection-9b3d"),
     ("SESSION_KEY", "planted-session-key-0123456789abcdef"),
 ];
 
@@ -135,6 +138,7 @@ impl World {
                 headers: vec![("location".into(), "https://elsewhere.example/".into())],
                 chunks: Vec::new(),
             }),
+            _ if asked.cluster == "idp" => idp(&asked, behaviour),
             _ if asked.cluster == "vault" => vault(&mut state, &asked, behaviour),
             _ => server(&asked, behaviour),
         };
@@ -152,6 +156,62 @@ impl World {
 /// What every upstream says of what it is made of.
 const SOFTWARE: [(&str, &str); 3] =
     [("server", "gunicorn"), ("x-powered-by", "Express"), ("x-aspnet-version", "4.0.30319")];
+
+/// An identity provider: the keys of the demo's issuer, and what it says of opaque tokens.
+fn idp(asked: &Asked, behaviour: Behaviour) -> Answer {
+    match (asked.method.as_str(), asked.path.as_str()) {
+        ("GET", "/jwks") => {
+            let demo = crate::repository::read("scripts/stack/demo-jwks.json").unwrap_or_default();
+            let mut set: Value = serde_json::from_str(&demo).unwrap_or_default();
+            let keys = set.get_mut("keys").and_then(Value::as_array_mut);
+            match (behaviour, keys) {
+                (Behaviour::NoKeys, Some(keys)) => keys.clear(),
+                (Behaviour::Rotated, Some(keys)) => keys.insert(0, crate::people::new_key()),
+                (Behaviour::Huge, Some(keys)) => {
+                    keys.push(json!({"kty": "oct", "k": "x".repeat(300 << 10)}));
+                }
+                // Kinds of keys that are not known are for others.
+                (_, Some(keys)) => keys.push(json!({"kty": "AKP", "alg": "ML-DSA-44", "pub": "x"})),
+                (_, None) => {}
+            }
+            reply(200, &set)
+        }
+        ("POST", "/introspect") => {
+            let login = format!("toolgate:{}", secret("INTROSPECTION_SECRET"));
+            let login = format!("Basic {}", STANDARD.encode(login));
+            if asked.header("authorization") != Some(login.as_str()) {
+                return reply(401, &json!({"error": "invalid_client"}));
+            }
+            let form = String::from_utf8_lossy(&asked.body);
+            let token = form.split('&').find_map(|pair| pair.strip_prefix("token="));
+            let person = token.and_then(|token| token.strip_prefix("opaque-"));
+            let audience = "http://127.0.0.1:10000/mcp";
+            match person {
+                Some("bob") => reply(
+                    200,
+                    &json!({
+                        "active": true, "iss": "https://idp.demo.toolgate.example", "sub": "bob", "aud": audience,
+                        "client_id": "demo-agent", "scope": "mcp:tools", "groups": ["engineering"],
+                    }),
+                ),
+                Some("elsewhere") => reply(
+                    200,
+                    &json!({"active": true, "sub": "bob", "aud": "https://elsewhere.example"}),
+                ),
+                Some("anywhere") => reply(200, &json!({"active": true, "sub": "bob"})),
+                Some("late") => {
+                    reply(200, &json!({"active": true, "sub": "bob", "aud": audience, "exp": 1000}))
+                }
+                Some("foreign") => reply(
+                    200,
+                    &json!({"active": true, "iss": "https://other.example", "sub": "bob", "aud": audience}),
+                ),
+                _ => reply(200, &json!({"active": false})),
+            }
+        }
+        _ => reply(404, &json!({})),
+    }
+}
 
 fn vault(state: &mut State, asked: &Asked, behaviour: Behaviour) -> Answer {
     match (asked.method.as_str(), asked.path.as_str()) {

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::Scheme;
+use crate::secret::SecretSource;
+
 /// Who may vouch for callers.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -41,10 +44,18 @@ pub struct IssuerConfig {
     /// Further accepted `aud` values, besides those that `public_url` gives: one must be in the token.
     #[serde(default)]
     pub audiences: Vec<String>,
-    /// Accepted signature algorithms, e.g. `["ES256"]`.
+    /// Accepted signature algorithms, e.g. `["ES256"]`; none for an issuer that is asked.
+    #[serde(default)]
     pub algorithms: Vec<String>,
-    /// Its public keys (RFC 7517).
-    pub jwks: serde_json::Value,
+    /// Its public keys (RFC 7517). This, `remote_jwks` or `introspection`.
+    #[serde(default)]
+    pub jwks: Option<serde_json::Value>,
+    /// Where it publishes its public keys.
+    #[serde(default)]
+    pub remote_jwks: Option<RemoteKeysConfig>,
+    /// Where it is asked what a token is good for. For opaque tokens; one issuer can have them.
+    #[serde(default)]
+    pub introspection: Option<IntrospectionConfig>,
     /// Where claims stand in its tokens.
     #[serde(default)]
     pub claims: ClaimsConfig,
@@ -59,6 +70,66 @@ pub struct IssuerConfig {
     /// What clients are told to log in at (RFC 8414 issuer identifier), where it is not `issuer`.
     #[serde(default)]
     pub authorization_server: Option<String>,
+}
+
+/// Where an issuer publishes its public keys (RFC 7517).
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RemoteKeysConfig {
+    /// The host's name for the upstream: an Envoy cluster; on Kong `host:port`.
+    pub cluster: String,
+    /// How it is spoken to. Only Kong asks: on Envoy the cluster says it.
+    #[serde(default)]
+    pub scheme: Scheme,
+    /// `Host` that it is addressed by; the cluster's name where none is given.
+    #[serde(default)]
+    pub authority: Option<String>,
+    /// Path of the document: that of `jwks_uri` in the issuer's metadata.
+    pub path: String,
+    /// How long to wait for an answer, in milliseconds.
+    #[serde(default = "default_timeout")]
+    pub timeout_ms: u64,
+    /// How often the keys are fetched anew, in seconds.
+    #[serde(default = "default_refresh")]
+    pub refresh_seconds: u64,
+    /// How long a token of an unknown key causes no further fetch, in seconds.
+    #[serde(default = "default_unknown_key")]
+    pub unknown_key_seconds: u64,
+    /// How long the last good keys are used while no new ones can be had, in seconds.
+    #[serde(default = "default_keep")]
+    pub keep_seconds: u64,
+}
+
+/// Where an issuer is asked what a token is good for (RFC 7662).
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct IntrospectionConfig {
+    /// The host's name for the upstream: an Envoy cluster; on Kong `host:port`.
+    pub cluster: String,
+    /// How it is spoken to. Only Kong asks: on Envoy the cluster says it.
+    #[serde(default)]
+    pub scheme: Scheme,
+    /// `Host` that it is addressed by; the cluster's name where none is given.
+    #[serde(default)]
+    pub authority: Option<String>,
+    /// Path of the endpoint: that of `introspection_endpoint` in the issuer's metadata.
+    pub path: String,
+    /// How long to wait for an answer, in milliseconds.
+    #[serde(default = "default_timeout")]
+    pub timeout_ms: u64,
+    /// The gateway's own client identifier at the issuer.
+    pub client_id: String,
+    /// The secret that goes with it.
+    pub client_secret: SecretSource,
+    /// How long an answer is believed, in seconds: as long may a token work that was revoked.
+    #[serde(default = "default_introspection_ttl")]
+    pub ttl_seconds: u64,
+    /// Whether tokens without an audience are refused. Where it is `false` the issuer must issue
+    /// tokens for this gateway alone.
+    #[serde(default = "default_true")]
+    pub require_audience: bool,
 }
 
 /// JSON pointers (RFC 6901) to the claims that become parts of the principal.
@@ -121,6 +192,30 @@ impl Default for ClaimsConfig {
             tags: BTreeMap::new(),
         }
     }
+}
+
+fn default_timeout() -> u64 {
+    2_000
+}
+
+fn default_refresh() -> u64 {
+    300
+}
+
+fn default_unknown_key() -> u64 {
+    30
+}
+
+fn default_keep() -> u64 {
+    86_400
+}
+
+fn default_introspection_ttl() -> u64 {
+    60
+}
+
+fn default_true() -> bool {
+    true
 }
 
 fn default_leeway() -> u64 {

@@ -39,6 +39,11 @@ pub(crate) struct Federation {
 }
 
 impl Federation {
+    /// The last parts of the paths of all portals; the root's is empty.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &str> {
+        std::iter::once("").chain(self.portals.keys().map(|name| &**name))
+    }
+
     /// The portal at a path after `/mcp`: empty, or a name.
     pub(crate) fn portal(&self, name: &str) -> Option<&Rc<Portal>> {
         if name.is_empty() { Some(&self.root) } else { self.portals.get(name) }

@@ -11,29 +11,42 @@ use crate::denial::{Denial, Reason};
 pub(super) struct Refused {
     pub(super) reason: Reason,
     pub(super) message: Cow<'static, str>,
+    /// For the audit record alone.
+    pub(super) detail: Option<String>,
 }
 
 impl Refused {
     /// There is no token.
     pub(super) fn no_token() -> Self {
         let message = "an access token is needed: send Authorization: Bearer";
-        Self { reason: Reason::NoToken, message: message.into() }
+        Self::new(Reason::NoToken, message)
     }
 
     /// The token is not valid here.
     pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason: Reason::InvalidToken, message: message.into() }
+        Self::new(Reason::InvalidToken, message)
     }
 
     /// Its time is over.
     pub(super) fn expired() -> Self {
-        Self { reason: Reason::ExpiredToken, message: "the token has expired".into() }
+        Self::new(Reason::ExpiredToken, "the token has expired")
+    }
+
+    /// Whether it is valid cannot be known at the moment.
+    pub(super) fn unavailable(error: &impl ToString) -> Self {
+        let message = "the token cannot be verified at the moment; try again later";
+        let refused = Self::new(Reason::IssuerUnavailable, message);
+        Self { detail: Some(error.to_string()), ..refused }
+    }
+
+    pub(super) fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason, message: message.into(), detail: None }
     }
 
     /// The refusal with its challenge. `endpoint` is the one that was asked, where clients can find
     /// out about it, and `scopes` what a token has to be good for there.
     pub(super) fn into_denial(self, endpoint: Option<&Endpoint<'_>>, scopes: &[String]) -> Denial {
-        let Self { reason, message } = self;
+        let Self { reason, message, .. } = self;
         let denial = Denial::new(reason, message.clone().into_owned());
         let error = match reason {
             Reason::NoToken => None,

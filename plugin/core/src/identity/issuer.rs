@@ -15,10 +15,14 @@ use toolgate_policy::{Caller, PolicyEngine, Problem};
 use toolgate_protocol::json::Json;
 
 use super::challenge::Refused;
+use super::introspection::Introspection;
 use super::keys::{Keys, algorithm};
-use super::{Admission, KnownCaller, claims};
+use super::remote_keys::{AtHand, RemoteKeys};
+use super::{Admission, KnownCaller, Unproven, claims};
 use crate::config::{ClaimsConfig, IssuerConfig};
 use crate::event::Timestamp;
+use crate::facts::{Facts, Need};
+use crate::secret::{Secret, SecretSource};
 
 /// Types of tokens that are access tokens (RFC 9068 section 2.1), in lower case.
 const STRICT_TYPES: &[&str] = &["at+jwt", "application/at+jwt"];
@@ -40,10 +44,21 @@ pub(super) struct Issuer {
     /// What clients are told to log in at.
     pub(super) authorization_server: String,
     audiences: Vec<String>,
-    keys: Keys,
-    algorithms: Vec<Algorithm>,
+    /// How its tokens are verified.
+    pub(super) source: Source,
+    pub(super) algorithms: Vec<Algorithm>,
     claims: ClaimsConfig,
     strict_type: bool,
+}
+
+/// How tokens are verified.
+pub(super) enum Source {
+    /// With these keys.
+    Keys(Keys),
+    /// With keys that the issuer publishes.
+    Remote(RemoteKeys),
+    /// By asking the issuer.
+    Introspection(Introspection),
 }
 
 /// A token, taken apart; nothing of it is verified.
@@ -52,6 +67,12 @@ pub(super) struct Parsed<'a> {
     signature: &'a str,
     header: Json,
     pub(super) claims: Json,
+}
+
+/// Who is said to have signed a token.
+pub(super) struct Signer<'a> {
+    id: Option<&'a str>,
+    algorithm: Algorithm,
 }
 
 /// How long a token is good for.
@@ -72,35 +93,108 @@ impl<'a> Parsed<'a> {
         let claims = segment(payload, "payload")?;
         Ok(Self { signed, signature, header, claims })
     }
+}
 
-    /// Checks `exp`, `nbf` and `iat` (RFC 7519 section 4.1).
-    pub(super) fn validity(&self, leeway: Duration, now: Timestamp) -> Result<Validity, Refused> {
-        let claims = &self.claims;
-        let expires =
-            seconds(claims, "exp")?.ok_or_else(|| Refused::invalid("the token has no exp"))?;
-        let expires = Timestamp(Duration::from_secs(expires)).after(leeway);
-        if now >= expires {
-            return Err(Refused::expired());
+/// Checks `exp`, `nbf` and `iat` (RFC 7519 section 4.1).
+pub(super) fn validity(
+    claims: &Json,
+    leeway: Duration,
+    now: Timestamp,
+) -> Result<Validity, Refused> {
+    let expires =
+        seconds(claims, "exp")?.ok_or_else(|| Refused::invalid("the token has no exp"))?;
+    let expires = Timestamp(Duration::from_secs(expires)).after(leeway);
+    if now >= expires {
+        return Err(Refused::expired());
+    }
+    let latest = now.after(leeway).seconds();
+    if seconds(claims, "nbf")?.is_some_and(|begins| begins > latest) {
+        return Err(Refused::invalid("the token is not valid yet"));
+    }
+    let issued = seconds(claims, "iat")?;
+    if issued.is_some_and(|issued| issued > latest) {
+        return Err(Refused::invalid("the token was issued in the future"));
+    }
+    Ok(Validity { expires, issued })
+}
+
+impl Source {
+    /// The one way that the configuration names, and the algorithms that are accepted.
+    fn compile(
+        config: &mut IssuerConfig,
+        secret: &mut dyn FnMut(&str, SecretSource) -> Option<Secret>,
+        path: &str,
+        problems: &mut Vec<Problem>,
+    ) -> (Self, Vec<Algorithm>) {
+        let mut report = |field: &str, message: String, help: Option<&str>| {
+            let path = format!("{path}.{field}");
+            problems.push(Problem { path, message, help: help.map(Into::into) });
+        };
+        let mut algorithms = Vec::new();
+        for (index, name) in config.algorithms.iter().enumerate() {
+            match algorithm(name) {
+                Some(algorithm) => algorithms.push(algorithm),
+                None => report(
+                    &format!("algorithms[{index}]"),
+                    format!("{name:?} is not accepted"),
+                    Some("use ES256, ES384, EdDSA, PS256 to PS512 or RS256 to RS512"),
+                ),
+            }
         }
-        let latest = now.after(leeway).seconds();
-        if seconds(claims, "nbf")?.is_some_and(|begins| begins > latest) {
-            return Err(Refused::invalid("the token is not valid yet"));
+        let ways = (config.jwks.take(), config.remote_jwks.take(), config.introspection.take());
+        if config.algorithms.is_empty() && ways.2.is_none() {
+            let help = Some("for example [\"ES256\"]");
+            report("algorithms", "no algorithm is accepted".into(), help);
         }
-        let issued = seconds(claims, "iat")?;
-        if issued.is_some_and(|issued| issued > latest) {
-            return Err(Refused::invalid("the token was issued in the future"));
-        }
-        Ok(Validity { expires, issued })
+        let source = match ways {
+            (Some(jwks), None, None) => {
+                let set = serde_json::from_value::<JwkSet>(jwks).unwrap_or_else(|error| {
+                    report("jwks", format!("not a JSON Web Key Set: {error}"), None);
+                    JwkSet { keys: Vec::new() }
+                });
+                let keys = Keys::of(&set.keys, &algorithms, |index, message| {
+                    report(&format!("jwks.keys[{index}]"), message, None);
+                });
+                if keys.is_empty() && !algorithms.is_empty() {
+                    report("jwks", "no key fits the accepted algorithms".into(), None);
+                }
+                Self::Keys(keys)
+            }
+            (None, Some(remote), None) => {
+                let path = format!("{path}.remote_jwks");
+                Self::Remote(RemoteKeys::compile(remote, &path, problems))
+            }
+            (None, None, Some(mut introspection)) => {
+                let path = format!("{path}.introspection");
+                let source = std::mem::replace(
+                    &mut introspection.client_secret,
+                    SecretSource::Environment(String::new()),
+                );
+                let secret = secret(&format!("{path}.client_secret"), source);
+                let compiled =
+                    Introspection::compile(introspection, secret.as_ref(), &path, problems);
+                Self::Introspection(compiled)
+            }
+            _ => {
+                let message = "it is not clear how its tokens are verified";
+                let help = Some("give one of jwks, remote_jwks and introspection");
+                report("jwks", message.into(), help);
+                Self::Keys(Keys::default())
+            }
+        };
+        (source, algorithms)
     }
 }
 
 impl Issuer {
     pub(super) fn compile(
-        config: IssuerConfig,
+        mut config: IssuerConfig,
+        secret: &mut dyn FnMut(&str, SecretSource) -> Option<Secret>,
         has_public_url: bool,
         path: &str,
         problems: &mut Vec<Problem>,
     ) -> Self {
+        let (source, algorithms) = Source::compile(&mut config, secret, path, problems);
         let mut problem = |field: &str, message: String, help: Option<&str>| {
             problems.push(Problem {
                 path: format!("{path}.{field}"),
@@ -130,24 +224,6 @@ impl Issuer {
                 Some("set `authorization_server` to the https URL of the authorization server"),
             );
         }
-        let mut allowed = Vec::new();
-        for (index, name) in config.algorithms.iter().enumerate() {
-            match algorithm(name) {
-                Some(algorithm) => allowed.push(algorithm),
-                None => problem(
-                    &format!("algorithms[{index}]"),
-                    format!("{name:?} is not accepted"),
-                    Some("use ES256, ES384, EdDSA, PS256 to PS512 or RS256 to RS512"),
-                ),
-            }
-        }
-        if config.algorithms.is_empty() {
-            problem(
-                "algorithms",
-                "no algorithm is accepted".into(),
-                Some("for example [\"ES256\"]"),
-            );
-        }
         let claims = &config.claims;
         for pointer in [&claims.subject, &claims.groups, &claims.roles]
             .into_iter()
@@ -162,34 +238,24 @@ impl Issuer {
                 Some("begin with a slash: \"/groups\""),
             );
         }
-        let set = match serde_json::from_value::<JwkSet>(config.jwks) {
-            Ok(set) => set,
-            Err(error) => {
-                problem("jwks", format!("not a JSON Web Key Set: {error}"), None);
-                JwkSet { keys: Vec::new() }
-            }
-        };
-        let keys = Keys::of(&set.keys, &allowed, |index, message| {
-            problem(&format!("jwks.keys[{index}]"), message, None);
-        });
-        if keys.is_empty() && !allowed.is_empty() {
-            problem("jwks", "no key fits the accepted algorithms".into(), None);
-        }
         Self {
             authorization_server: server.clone(),
             name: config.issuer.into(),
             prefix: config.principal_prefix,
             audiences: config.audiences,
-            keys,
-            algorithms: allowed,
+            source,
+            algorithms,
             claims: config.claims,
             strict_type: config.strict_type,
         }
     }
 
-    /// Checks the header and the signature with the keys that its `kid` and `alg` leave.
-    pub(super) fn check_signature(&self, token: &Parsed<'_>) -> Result<(), Refused> {
-        let Parsed { header, claims, signed, signature } = token;
+    /// Checks the header of a token, which costs nothing.
+    ///
+    /// # Errors
+    /// [`Refused`] for what no key would make good.
+    pub(super) fn check_header<'t>(&self, token: &'t Parsed<'_>) -> Result<Signer<'t>, Refused> {
+        let Parsed { header, claims, .. } = token;
         if header.get("crit").is_some() {
             return Err(Refused::invalid("the token has critical header parameters"));
         }
@@ -208,10 +274,40 @@ impl Issuer {
             Some(Json::String(id)) if id.len() <= LONGEST_KEY_ID => Some(id.as_str()),
             Some(_) => return Err(Refused::invalid("the token's kid is not usable")),
         };
-        if self.keys.verify(id, algorithm, signed.as_bytes(), signature) {
-            Ok(())
-        } else {
-            Err(Refused::invalid("the token's signature is not valid"))
+        Ok(Signer { id, algorithm })
+    }
+
+    /// Checks the signature with the keys that `kid` and `alg` leave.
+    ///
+    /// # Errors
+    /// The need for keys that are not there, or that may be newer than those at hand.
+    pub(super) fn check_signature(
+        &self,
+        token: &Parsed<'_>,
+        signer: &Signer<'_>,
+        facts: &Facts,
+        now: Timestamp,
+    ) -> Result<(), Unproven> {
+        let Signer { id, algorithm } = signer;
+        let made =
+            |keys: &Keys| keys.verify(*id, *algorithm, token.signed.as_bytes(), token.signature);
+        let refused = || Refused::invalid("the token's signature is not valid").into();
+        let need = || Need::Keys(Rc::clone(&self.name)).into();
+        let remote = match &self.source {
+            Source::Keys(keys) if made(keys) => return Ok(()),
+            Source::Keys(_) | Source::Introspection(_) => return Err(refused()),
+            Source::Remote(remote) => remote,
+        };
+        match (facts.keys(&self.name), remote.at_hand(now)) {
+            // What was fetched for this request has the last word.
+            (Some(Ok(keys)), _) if made(keys) => Ok(()),
+            (Some(Ok(_)), _) => Err(refused()),
+            (None, AtHand::Keys(_)) if remote.is_overdue(now) => Err(need()),
+            (_, AtHand::Keys(keys)) if made(&keys) => Ok(()),
+            (None, AtHand::Keys(_)) if remote.may_ask_again(now) => Err(need()),
+            (_, AtHand::Keys(_)) => Err(refused()),
+            (None, AtHand::Missing) => Err(need()),
+            (Some(Err(error)), AtHand::Missing) => Err(Refused::unavailable(error).into()),
         }
     }
 
@@ -237,6 +333,33 @@ impl Issuer {
             return Err(wrong());
         }
         Ok(())
+    }
+
+    /// The caller of whom the issuer says this when it is asked about a token.
+    pub(super) fn introspected(
+        &self,
+        answer: &Json,
+        introspection: &Introspection,
+        resource: impl Fn(&str) -> Option<Admission>,
+        leeway: Duration,
+        now: Timestamp,
+        policy: &PolicyEngine,
+    ) -> Result<KnownCaller, Refused> {
+        let said = answer.get("iss").map(Json::as_str);
+        if said.is_some_and(|issuer| issuer != Some(&*self.name)) {
+            return Err(Refused::invalid("the token's issuer is not accepted here"));
+        }
+        // RFC 7662 section 2.2: times and audience may be missing.
+        let mut validity = match answer.get("exp") {
+            Some(_) => validity(answer, leeway, now)?,
+            None => Validity { expires: Timestamp(Duration::MAX), issued: seconds(answer, "iat")? },
+        };
+        validity.expires = validity.expires.min(now.after(introspection.ttl));
+        let admission = match answer.get("aud") {
+            None if !introspection.requires_audience => Admission::Gateway,
+            _ => self.admission(answer, resource)?,
+        };
+        self.caller(answer, validity, admission, policy)
     }
 
     /// What the token's audiences admit to. `resource` says which of the gateway's own resources an

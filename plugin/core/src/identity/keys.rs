@@ -23,7 +23,7 @@ pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
 
 /// The keys of one issuer, each with the algorithms that it fits.
 #[derive(Default)]
-pub(super) struct Keys(Vec<Key>);
+pub(crate) struct Keys(Vec<Key>);
 
 struct Key {
     id: Option<String>,

@@ -93,7 +93,8 @@ impl PublicUrl {
     /// The resource that is the endpoint of this server.
     pub(super) fn server(&self, name: &str, slash: bool) -> Endpoint<'_> {
         let end = if slash { "/" } else { "" };
-        Endpoint { public: self, path: format!("{ENDPOINTS}/{name}{end}") }
+        let separator = if name.is_empty() { "" } else { "/" };
+        Endpoint { public: self, path: format!("{ENDPOINTS}{separator}{name}{end}") }
     }
 
     /// What a request asks for, when it is one for metadata.
@@ -105,9 +106,10 @@ impl PublicUrl {
             "" | "/" => (None, false),
             _ => {
                 let path = rest.strip_prefix(&*self.prefix)?;
-                let name = path.strip_prefix(ENDPOINTS)?.strip_prefix('/')?;
-                let bare = name.strip_suffix('/').unwrap_or(name);
-                (Some(bare.to_owned()), bare != name)
+                let path = path.strip_prefix(ENDPOINTS)?;
+                let bare = path.strip_suffix('/').unwrap_or(path);
+                let name = if bare.is_empty() { bare } else { bare.strip_prefix('/')? };
+                (Some(name.to_owned()), bare != path)
             }
         };
         Some(match headers.single(":method").ok()?? {

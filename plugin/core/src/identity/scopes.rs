@@ -15,6 +15,14 @@ pub(crate) struct RequiredScopes(ScopesConfig);
 pub(super) struct ScopeHierarchy(BTreeMap<String, BTreeSet<String>>);
 
 impl RequiredScopes {
+    /// None at all.
+    pub(crate) const NONE: Self = Self(ScopesConfig {
+        required: Vec::new(),
+        tools: BTreeMap::new(),
+        prompts: BTreeMap::new(),
+        resources: BTreeMap::new(),
+    });
+
     /// Compiles `servers.NAME.scopes`; `path` is its path.
     pub(crate) fn compile(config: ScopesConfig, path: &str, problems: &mut Vec<Problem>) -> Self {
         check_all(&config.required, &format!("{path}.required"), problems);

@@ -16,30 +16,38 @@ pub(super) type TokenDigest = [u8; 32];
 #[derive(Default)]
 pub(crate) struct TokenCache {
     callers: HashMap<TokenDigest, Rc<KnownCaller>>,
-}
-
-/// What is remembered of a token.
-pub(super) enum Remembered {
-    /// It is valid.
-    Valid(Rc<KnownCaller>),
-    /// It was, and its time is over.
-    Expired,
-    /// Nothing.
-    Unknown,
+    /// Tokens that their issuer said are not active, and until when that is believed.
+    inactive: HashMap<TokenDigest, Timestamp>,
 }
 
 impl TokenCache {
-    pub(super) fn get(&mut self, digest: &TokenDigest, now: Timestamp) -> Remembered {
-        match self.callers.get(digest) {
-            None => Remembered::Unknown,
-            Some(caller) if caller.expires.is_some_and(|expires| now < expires) => {
-                Remembered::Valid(Rc::clone(caller))
-            }
-            Some(_) => {
-                self.callers.remove(digest);
-                Remembered::Expired
-            }
+    pub(super) fn is_inactive(&self, digest: &TokenDigest, now: Timestamp) -> bool {
+        self.inactive.get(digest).is_some_and(|until| now < *until)
+    }
+
+    pub(super) fn insert_inactive(
+        &mut self,
+        digest: TokenDigest,
+        until: Timestamp,
+        now: Timestamp,
+    ) {
+        if self.inactive.len() >= MOST_TOKENS {
+            self.inactive.retain(|_, until| now < *until);
         }
+        if self.inactive.len() >= MOST_TOKENS {
+            self.inactive.clear();
+        }
+        self.inactive.insert(digest, until);
+    }
+
+    /// The caller of a token that is still valid. What is not is verified again, which says why.
+    pub(super) fn get(&mut self, digest: &TokenDigest, now: Timestamp) -> Option<Rc<KnownCaller>> {
+        let caller = self.callers.get(digest)?;
+        if caller.expires.is_some_and(|expires| now < expires) {
+            return Some(Rc::clone(caller));
+        }
+        self.callers.remove(digest);
+        None
     }
 
     pub(super) fn insert(&mut self, digest: TokenDigest, caller: Rc<KnownCaller>, now: Timestamp) {

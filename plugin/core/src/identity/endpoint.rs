@@ -1,0 +1,109 @@
+//! Where an authorization server answers the gateway's own questions.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use toolgate_policy::Problem;
+
+use crate::config::Scheme;
+use crate::event::{FieldValue, HttpCall};
+use crate::secret::Secret;
+
+/// What the configuration says of an endpoint.
+pub(super) struct EndpointConfig {
+    pub(super) cluster: String,
+    pub(super) scheme: Scheme,
+    pub(super) authority: Option<String>,
+    pub(super) path: String,
+    pub(super) timeout_ms: u64,
+}
+
+/// One endpoint of an authorization server, compiled.
+pub(super) struct AuthorizationEndpoint {
+    cluster: Rc<str>,
+    scheme: Scheme,
+    authority: Rc<str>,
+    path: String,
+    timeout: Duration,
+}
+
+impl AuthorizationEndpoint {
+    pub(super) fn compile(config: EndpointConfig, path: &str, problems: &mut Vec<Problem>) -> Self {
+        let mut problem = |field: &str, message: String, help: &str| {
+            let path = format!("{path}.{field}");
+            problems.push(Problem { path, message, help: Some(help.into()) });
+        };
+        for (field, name) in
+            [("cluster", Some(&config.cluster)), ("authority", config.authority.as_ref())]
+        {
+            if let Some(name) = name.filter(|name| !is_host_name(name)) {
+                let help = "use letters, digits and - _ . : [ ] |";
+                problem(field, format!("{name:?} is not a usable name"), help);
+            }
+        }
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '#' | '\\' | '"');
+        if !config.path.starts_with('/')
+            || !config.path.chars().all(plain)
+            || config.path.split(['/', '?']).any(|part| part == "..")
+        {
+            let help = "begin with a slash, as in the URL that the server's own metadata gives";
+            problem("path", format!("{:?} is not a usable path", config.path), help);
+        }
+        if !(1..=60_000).contains(&config.timeout_ms) {
+            let help = "choose 1 to 60000 milliseconds";
+            problem("timeout_ms", format!("{} is not usable", config.timeout_ms), help);
+        }
+        let cluster: Rc<str> = config.cluster.into();
+        Self {
+            authority: config.authority.map_or_else(|| Rc::clone(&cluster), Into::into),
+            cluster,
+            scheme: config.scheme,
+            path: config.path,
+            timeout: Duration::from_millis(config.timeout_ms),
+        }
+    }
+
+    /// A call that reads a document, of at most this many bytes.
+    pub(super) fn get(&self, most_bytes: usize) -> HttpCall {
+        HttpCall {
+            cluster: Rc::clone(&self.cluster),
+            scheme: self.scheme,
+            authority: Rc::clone(&self.authority),
+            method: "GET",
+            path: self.path.clone(),
+            headers: vec![("accept", FieldValue::Public("application/json".into()))],
+            body: None,
+            timeout: self.timeout,
+            most_bytes,
+        }
+    }
+
+    /// A call that posts a form with the gateway's own login.
+    pub(super) fn post(&self, form: Secret, login: &Rc<Secret>, most_bytes: usize) -> HttpCall {
+        let mut call = self.get(most_bytes);
+        call.method = "POST";
+        let form_type = "application/x-www-form-urlencoded";
+        call.headers.push(("content-type", FieldValue::Public(form_type.into())));
+        call.headers.push(("authorization", FieldValue::Secret(Rc::clone(login))));
+        call.body = Some(form);
+        call
+    }
+}
+
+fn is_host_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:[]|".contains(c);
+    !name.is_empty() && name.len() <= 253 && name.chars().all(plain)
+}
+
+/// A text as it may stand in a form (URL standard, application/x-www-form-urlencoded).
+pub(super) fn form_encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._*".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _infallible = write!(encoded, "%{byte:02X}");
+        }
+        encoded
+    })
+}
