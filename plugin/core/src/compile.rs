@@ -166,6 +166,10 @@ impl Compiler<'_> {
         if !self.problems.is_empty() {
             return None;
         }
+        let identity = identity.with_policy(&policy, &mut self.problems);
+        if !self.problems.is_empty() {
+            return None;
+        }
         let identity = match accepts_anonymous {
             true => identity.with_anonymous(policy.anonymous()),
             false => identity,

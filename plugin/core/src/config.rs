@@ -15,8 +15,8 @@ mod sessions;
 
 pub use crate::federation::config::{EntryConfig, FederationConfig, MemberConfig, PortalConfig};
 pub use identity::{
-    ClaimsConfig, DeniedConfig, IdentityConfig, IntrospectionConfig, IssuerConfig,
-    RemoteKeysConfig, ScopesConfig,
+    ApiKeyConfig, ApiKeysConfig, ClaimsConfig, DeniedConfig, HostHeaderConfig, HostIdentityConfig,
+    IdentityConfig, IntrospectionConfig, IssuerConfig, RemoteKeysConfig, ScopesConfig,
 };
 pub use sessions::SessionsConfig;
 

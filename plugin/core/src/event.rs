@@ -42,8 +42,27 @@ impl Timestamp {
     }
 }
 
+/// What the host vouches for: facts that no client can write.
+#[derive(Clone, Debug, Default)]
+pub struct HostFacts {
+    /// SHA-256 of the certificate that the client showed, in lower-case hexadecimal digits.
+    pub certificate: Option<String>,
+    /// Value of the property in which the host says who calls.
+    pub caller: Option<Vec<u8>>,
+}
+
+/// Which facts a configuration needs of the host.
+pub struct HostQuestions<'a> {
+    /// Whether the client's certificate matters.
+    pub certificate: bool,
+    /// Path of the property in which the host says who calls.
+    pub caller: Option<&'a [String]>,
+}
+
 /// What happens to an exchange.
 pub enum Event<'a> {
+    /// What the host vouches for. Comes before the header fields, where there is anything.
+    HostFacts(HostFacts),
     /// The request's header fields. `end` when no body follows.
     RequestHead {
         /// The fields, pseudo-headers `:method` and `:path` among them.

@@ -21,7 +21,7 @@ use crate::cors;
 use crate::decide::Verdict;
 use crate::denial::{Denial, LocalReply, Reason};
 use crate::disclosure;
-use crate::event::{CallId, Effect, Event, FieldValue, Flow, HeadEdit, Timestamp};
+use crate::event::{CallId, Effect, Event, FieldValue, Flow, HeadEdit, HostFacts, Timestamp};
 use crate::facts::{Facts, Need, Stop};
 use crate::federation::{Exposure, ExposureFilter};
 use crate::gateway::Gateway;
@@ -44,6 +44,8 @@ pub struct Exchange {
     id: Option<ExchangeId>,
     /// Origin of the web page that asks.
     origin: Option<String>,
+    /// What the host vouches for.
+    host: HostFacts,
 }
 
 enum Phase {
@@ -100,6 +102,7 @@ struct Step<'a> {
     calls: &'a mut Duration,
     id: &'a mut Option<ExchangeId>,
     origin: &'a mut Option<String>,
+    host: &'a mut HostFacts,
 }
 
 impl Exchange {
@@ -115,6 +118,7 @@ impl Exchange {
             calls: Duration::ZERO,
             id: None,
             origin: None,
+            host: HostFacts::default(),
         }
     }
 
@@ -144,6 +148,7 @@ impl Exchange {
             calls: &mut self.calls,
             id: &mut self.id,
             origin: &mut self.origin,
+            host: &mut self.host,
         };
         let (phase, flow) = phase.step(event, &mut step);
         let decided = matches!(phase, Phase::ExpectResponseHead { .. } | Phase::Replied);
@@ -215,6 +220,10 @@ impl Exchange {
 impl Phase {
     fn step(self, event: Event<'_>, step: &mut Step<'_>) -> (Self, Flow) {
         match (self, event) {
+            (Self::ExpectRequestHead, Event::HostFacts(facts)) => {
+                *step.host = facts;
+                (Self::ExpectRequestHead, Flow::Hold)
+            }
             (Self::ExpectRequestHead, Event::RequestHead { headers, source, end }) => {
                 if let Err(denial) = hosts::check(&headers, &step.gateway.hosts) {
                     return step.deny(denial, None);
@@ -229,7 +238,8 @@ impl Phase {
                 if let Some(reply) = step.preflight(&headers) {
                     return reply;
                 }
-                match step.gateway.read_head(headers, source, step.now, step.audit) {
+                let host = mem::take(step.host);
+                match step.gateway.read_head(headers, source, host, step.now, step.audit) {
                     Err(denial) => step.deny(denial, None),
                     Ok(head) if end => step.read(head, &[]),
                     Ok(head) => (

@@ -10,6 +10,7 @@ use toolgate_policy::{PolicyEngine, Problem};
 use crate::calls::Calls;
 use crate::config::{AuditConfig, Limits, Scheme};
 use crate::credentials::{Credential, CredentialCache, Vault};
+use crate::event::HostQuestions;
 use crate::federation::Federation;
 use crate::identity::{Identity, RequiredScopes, TokenCache};
 use crate::mirrors::{LearnedMirrors, MirroredTools};
@@ -125,6 +126,12 @@ impl Gateway {
     /// need not be secret, only different.
     pub fn set_record_seed(&self, seed: u64) {
         self.record_seed.set(seed);
+    }
+
+    /// What the host is asked about each request, to be told with [`Event::HostFacts`](crate::Event).
+    #[must_use]
+    pub fn host_questions(&self) -> HostQuestions<'_> {
+        self.identity.host_questions()
     }
 
     /// Name and hash of the policy set that decides.

@@ -16,13 +16,16 @@ use toolgate_protocol::json::Json;
 use crate::audit::AuditRecord;
 use crate::config::{DeniedConfig, IdentityConfig};
 use crate::denial::{Denial, LocalReply, Reason};
-use crate::event::{CallOutcome, HttpCall, Timestamp};
+use crate::event::{CallOutcome, HostFacts, HostQuestions, HttpCall, Timestamp};
 use crate::facts::{Facts, Need, Stop};
 use crate::secret::{Secret, SecretSource};
 
+mod api_keys;
+mod binding;
 mod challenge;
 mod claims;
 mod endpoint;
+mod host;
 pub(crate) mod introspection;
 mod issuer;
 mod keys;
@@ -37,7 +40,10 @@ pub(crate) use remote_keys::KeysError;
 pub(crate) use scopes::RequiredScopes;
 pub(crate) use tokens::TokenCache;
 
+use api_keys::ApiKeys;
+use binding::Binding;
 use challenge::Refused;
+use host::HostIdentity;
 use introspection::{Introspection, PresentedToken};
 use issuer::{Issuer, Parsed, Source};
 use metadata::PublicUrl;
@@ -54,6 +60,9 @@ pub(crate) struct Identity {
     token_bytes: usize,
     hierarchy: ScopeHierarchy,
     denied: DeniedConfig,
+    api_keys: ApiKeys,
+    host: Option<HostIdentity>,
+    certificates: bool,
     servers: Vec<Rc<str>>,
 }
 
@@ -76,6 +85,8 @@ pub(crate) struct KnownCaller {
     pub(crate) issued: Option<u64>,
     /// Where the token is good.
     admission: Admission,
+    /// What it is bound to.
+    binding: Binding,
     /// When it stops being valid, leeway included.
     expires: Option<Timestamp>,
 }
@@ -86,6 +97,16 @@ enum Admission {
     Gateway,
     /// At the endpoints of these servers.
     Endpoints(Vec<Rc<str>>),
+}
+
+/// What a caller is found out by, besides the header fields.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub(crate) policy: &'a PolicyEngine,
+    /// What was found out for the request.
+    pub(crate) facts: &'a Facts,
+    /// What the host vouches for.
+    pub(crate) host: &'a HostFacts,
 }
 
 /// Why a request proves no caller, yet.
@@ -128,7 +149,8 @@ impl Identity {
         secret: &mut dyn FnMut(&str, SecretSource) -> Option<Secret>,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        if config.issuers.is_empty() && !config.anonymous {
+        let others = config.api_keys.keys.len() + usize::from(config.host.is_some());
+        if config.issuers.is_empty() && others == 0 && !config.anonymous {
             problems.push(Problem {
                 path: "identity.issuers".into(),
                 message: "there is no issuer and anonymous callers are not accepted, so that nobody could call".into(),
@@ -147,12 +169,6 @@ impl Identity {
                     message: format!("{:?} is configured twice", compiled.name),
                     help: None,
                 });
-            } else if issuers.iter().any(|other| other.prefix == compiled.prefix) {
-                problems.push(Problem {
-                    path: format!("{path}.principal_prefix"),
-                    message: "two issuers could vouch for the same principal".into(),
-                    help: Some("give every issuer its own `principal_prefix`".into()),
-                });
             }
             issuers.push(compiled);
         }
@@ -165,6 +181,31 @@ impl Identity {
                         .into(),
                 help: Some("let one have it, and the others sign their tokens".into()),
             });
+        }
+        let api_keys = ApiKeys::compile(config.api_keys, servers, problems);
+        let host = config.host.map(|host| HostIdentity::compile(host, secret, problems));
+        let mut prefixes: Vec<(String, &str)> = issuers
+            .iter()
+            .enumerate()
+            .map(|(index, issuer)| (format!("issuers[{index}]"), issuer.claims.prefix.as_str()))
+            .collect();
+        prefixes.extend(api_keys.prefix().map(|prefix| ("api_keys".into(), prefix)));
+        prefixes.extend(host.as_ref().map(|host| ("host".into(), host.prefix())));
+        for (index, (name, prefix)) in prefixes.iter().enumerate() {
+            // Of "" and "a:" the first could issue the subject "a:bob", too.
+            let overlap = |(_, other): &&(String, &str)| {
+                other.starts_with(prefix) || prefix.starts_with(other)
+            };
+            if let Some((other, _)) = prefixes.iter().take(index).find(overlap) {
+                problems.push(Problem {
+                    path: format!("identity.{name}.principal_prefix"),
+                    message: format!("{name} and {other} could vouch for the same principal"),
+                    help: Some(
+                        "give each its own `principal_prefix`, none the beginning of another"
+                            .into(),
+                    ),
+                });
+            }
         }
         let hierarchy = ScopeHierarchy::compile(&config.scope_hierarchy, problems);
         for (index, digest) in config.denied.token_digests.iter().enumerate() {
@@ -185,8 +226,27 @@ impl Identity {
             token_bytes,
             hierarchy,
             denied: config.denied,
+            api_keys,
+            host,
+            certificates: config.certificate_bound_tokens,
             servers: servers.iter().map(|name| name.as_str().into()).collect(),
         }
+    }
+
+    /// Makes principals of those that the configuration knows by themselves.
+    pub(crate) fn with_policy(
+        mut self,
+        policy: &PolicyEngine,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        self.api_keys = self.api_keys.with_policy(policy, problems);
+        self
+    }
+
+    /// What the host is asked about each request.
+    pub(crate) fn host_questions(&self) -> HostQuestions<'_> {
+        let caller = self.host.as_ref().and_then(|host| host.property.as_deref());
+        HostQuestions { certificate: self.certificates, caller }
     }
 
     /// Lets requests without a token be decided on as this principal.
@@ -200,6 +260,7 @@ impl Identity {
             scopes: Vec::new(),
             issued: None,
             admission: Admission::Gateway,
+            binding: Binding::default(),
             expires: None,
         }));
         self
@@ -215,12 +276,12 @@ impl Identity {
         &self,
         headers: &Headers,
         endpoint: AskedEndpoint<'_>,
-        (policy, facts): (&PolicyEngine, &Facts),
+        known: Known<'_>,
         cache: &mut TokenCache,
         now: Timestamp,
         audit: &mut AuditRecord,
     ) -> Result<Rc<KnownCaller>, Stop> {
-        let refused = match self.proven(headers, endpoint.server, (policy, facts), cache, now) {
+        let refused = match self.proven(headers, endpoint.server, known, cache, now) {
             Ok(caller) => return Ok(caller),
             Err(Unproven::Need(need)) => return Err(need.into()),
             Err(Unproven::Refused(refused)) => refused,
@@ -236,7 +297,7 @@ impl Identity {
         &self,
         headers: &Headers,
         server: &str,
-        known: (&PolicyEngine, &Facts),
+        known: Known<'_>,
         cache: &mut TokenCache,
         now: Timestamp,
     ) -> Result<Rc<KnownCaller>, Unproven> {
@@ -244,14 +305,19 @@ impl Identity {
             let message = "an access token in the URL is not accepted: logs would keep it";
             return Err(Refused::new(Reason::TokenInUrl, message).into());
         }
-        let Some(token) = bearer(headers)? else {
+        if let Some(host) = &self.host
+            && let Some(said) = host.said(headers, known.host)?
+        {
+            return self.vouched_for(host, said, known.policy, cache, now);
+        }
+        let Some(token) = self.token(headers)? else {
             return Ok(self.anonymous.clone().ok_or_else(Refused::no_token)?);
         };
         if token.len() > self.token_bytes {
             return Err(Refused::invalid("the token is larger than the gateway accepts").into());
         }
         let digest: TokenDigest = Sha256::digest(token).into();
-        let caller = match cache.get(&digest, now) {
+        let caller = match self.api_keys.get(&digest).cloned().or_else(|| cache.get(&digest, now)) {
             Some(caller) => caller,
             None => {
                 let caller = Rc::new(self.verify(token, &digest, known, cache, now)?);
@@ -259,17 +325,61 @@ impl Identity {
                 caller
             }
         };
+        caller.binding.check(known.host)?;
         if !caller.is_admitted(server) {
             return Err(Refused::invalid("the token was issued for another audience").into());
         }
         Ok(caller)
     }
 
+    /// The caller that the host has authenticated.
+    fn vouched_for(
+        &self,
+        host: &HostIdentity,
+        said: &[u8],
+        policy: &PolicyEngine,
+        cache: &mut TokenCache,
+        now: Timestamp,
+    ) -> Result<Rc<KnownCaller>, Unproven> {
+        if said.len() > self.token_bytes {
+            return Err(
+                Refused::invalid("what the host says is larger than the gateway accepts").into()
+            );
+        }
+        let digest = HostIdentity::digest(said);
+        if let Some(caller) = cache.get(&digest, now) {
+            return Ok(caller);
+        }
+        let mut caller = host.caller(said, policy, now)?;
+        self.hierarchy.widen(&mut caller.scopes);
+        if self.is_denied(&caller, None, &digest) {
+            return Err(Refused::invalid("the caller is refused by the configuration").into());
+        }
+        let caller = Rc::new(caller);
+        cache.insert(digest, Rc::clone(&caller), now);
+        Ok(caller)
+    }
+
+    /// The token or key of a request: in the one place where it may be.
+    fn token<'a>(&self, headers: &'a Headers) -> Result<Option<&'a str>, Refused> {
+        let repeated = |error: toolgate_protocol::headers::HeaderError| {
+            Refused::new(Reason::Header, error.to_string())
+        };
+        let key = match &self.api_keys.header {
+            Some(name) => headers.single(name).map_err(repeated)?,
+            None => None,
+        };
+        match (bearer(headers)?, key) {
+            (Some(_), Some(_)) => Err(Refused::invalid("send a token or a key, not both")),
+            (token, key) => Ok(token.or(key)),
+        }
+    }
+
     fn verify(
         &self,
         text: &str,
         digest: &TokenDigest,
-        (policy, facts): (&PolicyEngine, &Facts),
+        Known { policy, facts, .. }: Known<'_>,
         cache: &mut TokenCache,
         now: Timestamp,
     ) -> Result<KnownCaller, Unproven> {
@@ -306,7 +416,7 @@ impl Identity {
                 let admission = issuer.admission(&token.claims, |aud| self.admission(aud))?;
                 issuer.check_signature(&token, &signer, facts, now)?;
                 token_id = token.claims.get("jti").and_then(Json::as_str).map(str::to_owned);
-                issuer.caller(&token.claims, validity, admission, policy)?
+                issuer.claims.caller(&token.claims, validity, admission, policy)?
             }
         };
         self.hierarchy.widen(&mut caller.scopes);

@@ -39,8 +39,8 @@ pub use calls::{ExchangeId, FinishedCall};
 pub use compile::Environment;
 pub use denial::{LocalReply, Reason};
 pub use event::{
-    CallId, CallOutcome, Effect, Event, FieldValue, Flow, HeadEdit, HttpCall, Timestamp,
-    UpstreamRequest,
+    CallId, CallOutcome, Effect, Event, FieldValue, Flow, HeadEdit, HostFacts, HostQuestions,
+    HttpCall, Timestamp, UpstreamRequest,
 };
 pub use exchange::Exchange;
 pub use gateway::Gateway;

@@ -14,11 +14,11 @@ use toolgate_protocol::mcp::{self, Era, McpError, Operation, Version};
 use crate::audit::{AuditRecord, short_digest};
 use crate::batch::Batch;
 use crate::denial::{Denial, Reason};
-use crate::event::Timestamp;
+use crate::event::{HostFacts, Timestamp};
 use crate::facts::{Facts, Stop};
 use crate::federation::{Goal, Portal, resolve};
 use crate::gateway::Gateway;
-use crate::identity::{AskedEndpoint, KnownCaller, RequiredScopes};
+use crate::identity::{AskedEndpoint, Known, KnownCaller, RequiredScopes};
 
 /// Every MCP endpoint lies under this path.
 const ENDPOINTS: &str = "/mcp";
@@ -50,6 +50,8 @@ pub(crate) struct Head {
     pub(crate) caller: Option<Rc<KnownCaller>>,
     pub(crate) headers: Headers,
     pub(crate) source: Option<String>,
+    /// What the host vouches for.
+    pub(crate) host: HostFacts,
     /// Session id as the client knows it.
     pub(crate) session: Option<String>,
     /// The same as its server knows it.
@@ -84,6 +86,7 @@ impl Gateway {
         &self,
         headers: Headers,
         source: Option<String>,
+        host: HostFacts,
         now: Timestamp,
         audit: &mut AuditRecord,
     ) -> Result<Head, Denial> {
@@ -135,6 +138,7 @@ impl Gateway {
             caller: None,
             headers,
             source,
+            host,
             session,
             server_session: None,
             version,
@@ -187,7 +191,7 @@ impl Gateway {
         let name = &*head.endpoint;
         let endpoint =
             AskedEndpoint { server: name, slash: head.slash, scopes: self.required_scopes(name) };
-        let known = (&self.policy, facts);
+        let known = Known { policy: &self.policy, facts, host: &head.host };
         let mut tokens = self.tokens.borrow_mut();
         let caller =
             self.identity.caller(&head.headers, endpoint, known, &mut tokens, now, audit)?;

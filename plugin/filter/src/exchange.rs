@@ -250,6 +250,10 @@ impl HttpContext for HttpExchange {
         if let Ok(mut state) = self.state.try_borrow_mut() {
             state.service_host = self.host().service_host();
         }
+        let questions = gateway.map(|gateway| gateway.host_questions());
+        if let Some(facts) = questions.and_then(|questions| self.host().facts(&questions)) {
+            let _held = self.handle(Event::HostFacts(facts));
+        }
         match self.handle(Event::RequestHead { headers, source, end }) {
             Flow::Forward => Action::Continue,
             Flow::Hold if end || self.host().pauses_for_body() => Action::Pause,

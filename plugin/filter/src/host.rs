@@ -4,7 +4,7 @@
 //! Kong's way of losing contexts (`lost`), audit records in Kong's log (`kong_log`).
 
 use serde::Deserialize;
-use toolgate_core::{AuditRecord, Headers, HttpCall, UpstreamRequest};
+use toolgate_core::{AuditRecord, Headers, HostFacts, HostQuestions, HttpCall, UpstreamRequest};
 
 use crate::abi::{self, Map, Status};
 use crate::kong_log;
@@ -133,6 +133,20 @@ impl Host {
             _ => &address,
         };
         Some(host.trim_start_matches('[').trim_end_matches(']').to_owned())
+    }
+
+    /// What the host vouches for in answer to the gateway's questions; `None` when there are none.
+    pub(crate) fn facts(self, questions: &HostQuestions<'_>) -> Option<HostFacts> {
+        if !questions.certificate && questions.caller.is_none() {
+            return None;
+        }
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok().filter(|text| !text.is_empty());
+        // Envoy: the digest of the certificate that was verified in the handshake. Kong has none.
+        let certificate = (questions.certificate && self == Self::Envoy)
+            .then(|| abi::property("connection\0sha256_peer_certificate_digest").ok())
+            .flatten();
+        let caller = questions.caller.and_then(|path| abi::property(&path.join("\0")).ok());
+        Some(HostFacts { certificate: certificate.and_then(text), caller })
     }
 
     /// Kong: the host of the route's Service, whose address Kong has looked up before the filter runs.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use toolgate_core::{
-    CallOutcome, Effect, Event, Exchange, Flow, Gateway, HeadEdit, Headers, HttpCall, Timestamp,
-    UpstreamRequest,
+    CallOutcome, Effect, Event, Exchange, Flow, Gateway, HeadEdit, Headers, HostFacts, HttpCall,
+    Timestamp, UpstreamRequest,
 };
 use toolgate_protocol::json::Json;
 
@@ -132,6 +132,11 @@ impl<'a> Run<'a> {
         let head = Headers::from_pairs(pairs.clone());
         let bodyless = request.pieces.is_empty();
         let source = Some("127.0.0.1".to_owned());
+        let host = HostFacts {
+            certificate: request.host.certificate.clone(),
+            caller: request.host.caller.clone().map(String::into_bytes),
+        };
+        let _held = self.event(Event::HostFacts(host))?;
         let mut flow = self.event(Event::RequestHead { headers: head, source, end: bodyless })?;
         for (index, piece) in request.pieces.iter().enumerate() {
             if self.replied {

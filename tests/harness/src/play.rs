@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::people::Issuer;
-use crate::scenario::{DriverKind, ExchangeScript, Expectation, Scenario, UpstreamExpectation};
+use crate::scenario::{
+    DriverKind, ExchangeScript, Expectation, HostScript, Scenario, UpstreamExpectation,
+};
 use crate::world::{Asked, SECRETS, World, secret};
 
 /// A way to run exchanges.
@@ -47,6 +49,8 @@ pub struct Request {
     pub path: String,
     /// Header fields without pseudo-headers and length.
     pub headers: Vec<(String, String)>,
+    /// What the host vouches for.
+    pub host: HostScript,
     /// The body in its pieces; none for no body.
     pub pieces: Vec<Vec<u8>>,
     /// Trailers after the body.
@@ -134,6 +138,7 @@ pub fn request(script: &ExchangeScript, issuer: &Issuer, now: Duration) -> Resul
         method: script.method.clone(),
         path: script.path.clone(),
         headers,
+        host: script.host.clone(),
         pieces: script.pieces(),
         trailers: script.trailers,
         abort: script.abort,

@@ -138,6 +138,9 @@ pub struct RequestScript {
     /// What is different in this token, before it is signed.
     #[serde(default)]
     pub altered: Altered,
+    /// What the host vouches for.
+    #[serde(default)]
+    pub host: HostScript,
     /// Header fields besides `content-type`, `accept` and the token. A `null` takes a default away.
     #[serde(default)]
     pub headers: BTreeMap<String, Option<String>>,
@@ -165,6 +168,18 @@ pub struct RequestScript {
     /// The client goes away once an upstream was asked.
     #[serde(default)]
     pub abort: bool,
+}
+
+/// What the host vouches for, besides what a client sends.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostScript {
+    /// SHA-256 of the client's certificate, in hexadecimal digits.
+    #[serde(default)]
+    pub certificate: Option<String>,
+    /// What the configured property holds.
+    #[serde(default)]
+    pub caller: Option<String>,
 }
 
 /// What is different in a token.

@@ -16,6 +16,8 @@ pub const SECRETS: &[(&str, &str)] = &[
     ("SECRET_ID", "planted-secret-id-9d2e77"),
     ("VAULT_TOKEN", "hvs.planted-token-51ab"),
     ("BILLING_KEY", "planted-billing-key-c0ffee42"),
+    ("HOST_SECRET", "planted-host-secret-0123456789abcdef"),
+    ("API_KEY", "planted-api-key-of-ci-0123456789abcdef"),
     ("INTROSPECTION_SECRET", "planted-introspection-9b3d"),
     ("SESSION_KEY", "planted-session-key-0123456789abcdef"),
 ];

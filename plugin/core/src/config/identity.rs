@@ -26,12 +26,91 @@ pub struct IdentityConfig {
     /// Largest difference in seconds between the issuer's clock and ours.
     #[serde(default = "default_leeway")]
     pub leeway_seconds: u64,
+    /// Keys of machines that cannot log in.
+    #[serde(default)]
+    pub api_keys: ApiKeysConfig,
+    /// Where the host says who calls, when it has authenticated the caller itself.
+    #[serde(default)]
+    pub host: Option<HostIdentityConfig>,
+    /// Whether tokens that are bound to a certificate are accepted (RFC 8705), by what the host says of
+    /// the connection; otherwise they are refused.
+    #[serde(default)]
+    pub certificate_bound_tokens: bool,
     /// Scopes that a scope stands for besides itself: `{"billing": ["billing.read"]}`.
     #[serde(default)]
     pub scope_hierarchy: BTreeMap<String, Vec<String>>,
     /// Who is refused although a valid token says otherwise.
     #[serde(default)]
     pub denied: DeniedConfig,
+}
+
+/// Keys of machines that cannot log in.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiKeysConfig {
+    /// The header that carries a key besides `Authorization: Bearer`: `x-api-key`.
+    pub header: Option<String>,
+    /// Put before a key's name to name the principal.
+    pub principal_prefix: String,
+    /// The keys.
+    pub keys: Vec<ApiKeyConfig>,
+}
+
+/// One API key.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeyConfig {
+    /// Who holds it.
+    pub name: String,
+    /// Its SHA-256 in hexadecimal digits. The key itself must be random, not a password.
+    pub sha256: String,
+    /// Groups of the principal.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Roles of the principal.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Scopes that it stands for.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// Servers where it is good; all when none is named.
+    #[serde(default)]
+    pub servers: Vec<String>,
+}
+
+/// Where the host says who calls. `property` or `header`.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct HostIdentityConfig {
+    /// Path of a property of the host that holds claims as JSON. No client can write it.
+    #[serde(default)]
+    pub property: Option<Vec<String>>,
+    /// A header that holds claims as JSON, or that in base64.
+    #[serde(default)]
+    pub header: Option<HostHeaderConfig>,
+    /// Who authenticates, for policy and audit.
+    pub issuer: String,
+    /// Put before the subject to name the principal.
+    #[serde(default)]
+    pub principal_prefix: String,
+    /// Where claims stand.
+    #[serde(default)]
+    pub claims: ClaimsConfig,
+}
+
+/// A header of the host.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct HostHeaderConfig {
+    /// Its name.
+    pub name: String,
+    /// What the host adds as `x-toolgate-host-secret`, at least 32 characters. The host must take both
+    /// headers out of every client's request.
+    pub secret: SecretSource,
 }
 
 /// One issuer of access tokens (RFC 9068 JSON Web Tokens).
@@ -179,6 +258,12 @@ pub struct ScopesConfig {
     pub prompts: BTreeMap<String, Vec<String>>,
     /// Further ones for resources, by URI.
     pub resources: BTreeMap<String, Vec<String>>,
+}
+
+impl Default for ApiKeysConfig {
+    fn default() -> Self {
+        Self { header: None, principal_prefix: "api-key:".into(), keys: Vec::new() }
+    }
 }
 
 impl Default for ClaimsConfig {

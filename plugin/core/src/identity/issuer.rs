@@ -14,6 +14,7 @@ use jsonwebtoken::jwk::JwkSet;
 use toolgate_policy::{Caller, PolicyEngine, Problem};
 use toolgate_protocol::json::Json;
 
+use super::binding::Binding;
 use super::challenge::Refused;
 use super::introspection::Introspection;
 use super::keys::{Keys, algorithm};
@@ -40,15 +41,21 @@ const LONGEST_KEY_ID: usize = 512;
 /// One issuer, compiled.
 pub(super) struct Issuer {
     pub(super) name: Rc<str>,
-    pub(super) prefix: String,
     /// What clients are told to log in at.
     pub(super) authorization_server: String,
     audiences: Vec<String>,
     /// How its tokens are verified.
     pub(super) source: Source,
     pub(super) algorithms: Vec<Algorithm>,
-    claims: ClaimsConfig,
+    pub(super) claims: Claims,
     strict_type: bool,
+}
+
+/// How claims of one issuer become a principal.
+pub(super) struct Claims {
+    pub(super) issuer: Rc<str>,
+    pub(super) prefix: String,
+    pub(super) config: ClaimsConfig,
 }
 
 /// How tokens are verified.
@@ -224,28 +231,21 @@ impl Issuer {
                 Some("set `authorization_server` to the https URL of the authorization server"),
             );
         }
-        let claims = &config.claims;
-        for pointer in [&claims.subject, &claims.groups, &claims.roles]
-            .into_iter()
-            .chain(&claims.client)
-            .chain(&claims.scopes)
-            .chain(claims.tags.values())
-            .filter(|pointer| !pointer.starts_with('/'))
-        {
-            problem(
-                "claims",
-                format!("{pointer:?} is not a JSON pointer"),
-                Some("begin with a slash: \"/groups\""),
-            );
-        }
-        Self {
-            authorization_server: server.clone(),
-            name: config.issuer.into(),
+        let authorization_server = server.clone();
+        let name: Rc<str> = config.issuer.into();
+        let claims = Claims {
+            issuer: Rc::clone(&name),
             prefix: config.principal_prefix,
+            config: config.claims,
+        };
+        claims.check(path, problems);
+        Self {
+            authorization_server,
+            name,
             audiences: config.audiences,
             source,
             algorithms,
-            claims: config.claims,
+            claims,
             strict_type: config.strict_type,
         }
     }
@@ -359,7 +359,7 @@ impl Issuer {
             None if !introspection.requires_audience => Admission::Gateway,
             _ => self.admission(answer, resource)?,
         };
-        self.caller(answer, validity, admission, policy)
+        self.claims.caller(answer, validity, admission, policy)
     }
 
     /// What the token's audiences admit to. `resource` says which of the gateway's own resources an
@@ -392,6 +392,26 @@ impl Issuer {
         }
         Ok(Admission::Endpoints(endpoints))
     }
+}
+
+impl Claims {
+    /// Checks where claims are looked for. `path` is that of what has them.
+    pub(super) fn check(&self, path: &str, problems: &mut Vec<Problem>) {
+        let ClaimsConfig { subject, groups, roles, client, scopes, tags } = &self.config;
+        for pointer in [subject, groups, roles]
+            .into_iter()
+            .chain(client)
+            .chain(scopes)
+            .chain(tags.values())
+            .filter(|pointer| !pointer.starts_with('/'))
+        {
+            problems.push(Problem {
+                path: format!("{path}.claims"),
+                message: format!("{pointer:?} is not a JSON pointer"),
+                help: Some("begin with a slash: \"/groups\"".into()),
+            });
+        }
+    }
 
     /// The caller that verified claims speak of.
     pub(super) fn caller(
@@ -401,19 +421,19 @@ impl Issuer {
         admission: Admission,
         policy: &PolicyEngine,
     ) -> Result<KnownCaller, Refused> {
-        let subject = claims::pointed(claims, &self.claims.subject)
+        let subject = claims::pointed(claims, &self.config.subject)
             .and_then(Json::as_str)
             .filter(|subject| !subject.is_empty())
             .ok_or_else(|| Refused::invalid("the token has no subject"))?;
         let subject = format!("{}{subject}", self.prefix);
-        let client = claims::first_text(claims, &self.claims.client);
+        let client = claims::first_text(claims, &self.config.client);
         let caller = Caller {
             id: subject.clone(),
-            issuer: self.name.to_string(),
+            issuer: self.issuer.to_string(),
             client: client.clone(),
-            groups: claims::names(claims, &self.claims.groups)?,
-            roles: claims::names(claims, &self.claims.roles)?,
-            claims: claims::tags(claims, &self.claims),
+            groups: claims::names(claims, &self.config.groups)?,
+            roles: claims::names(claims, &self.config.roles)?,
+            claims: claims::tags(claims, &self.config),
         };
         let principal = policy.principal(&caller).map_err(|error| {
             Refused::invalid(format!("the token's claims are not usable: {error}"))
@@ -421,13 +441,14 @@ impl Issuer {
         Ok(KnownCaller {
             principal,
             // Issuers are known texts of the configuration, and none of them holds a line break.
-            owner: format!("{}\n{subject}", self.name).into(),
+            owner: format!("{}\n{subject}", self.issuer).into(),
             subject: subject.into(),
-            issuer: Some(Rc::clone(&self.name)),
+            issuer: Some(Rc::clone(&self.issuer)),
             client: client.map(Into::into),
-            scopes: claims::scopes(claims, &self.claims.scopes),
+            scopes: claims::scopes(claims, &self.config.scopes),
             issued: validity.issued,
             admission,
+            binding: Binding::read(claims)?,
             expires: Some(validity.expires),
         })
     }
@@ -464,3 +485,6 @@ fn is_server_url(url: &str) -> bool {
     let plain = url.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"\\".contains(&byte));
     plain && (local || url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty()))
 }
+
+#[cfg(test)]
+mod vectors;

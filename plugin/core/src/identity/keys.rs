@@ -1,6 +1,8 @@
 //! Public keys that check signatures, and which algorithm each may be used with.
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
+};
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 /// Signature algorithms that are accepted: asymmetric ones, since the gateway holds public keys.
@@ -80,6 +82,11 @@ impl Key {
     fn of(jwk: &Jwk, allowed: &[Algorithm]) -> Result<Option<Self>, String> {
         if jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature)
         {
+            return Ok(None);
+        }
+        // RFC 7517 section 4.3.
+        let operations = jwk.common.key_operations.as_ref();
+        if operations.is_some_and(|operations| !operations.contains(&KeyOperations::Verify)) {
             return Ok(None);
         }
         let key = DecodingKey::from_jwk(jwk).map_err(|error| format!("not usable: {error}"))?;

@@ -1,0 +1,56 @@
+//! Tokens that are of use to the holder of a certificate only (RFC 8705 section 3, RFC 7800).
+//!
+//! The issuer writes into the token what it is bound to (`cnf`). What the gateway cannot check is
+//! refused: a bound token in the wrong hands must not work because nobody looked.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use toolgate_protocol::json::Json;
+
+use super::challenge::Refused;
+use crate::event::HostFacts;
+
+/// What a token is bound to.
+#[derive(Default)]
+pub(super) struct Binding {
+    /// The SHA-256 of the certificate of whoever may use it.
+    certificate: Option<[u8; 32]>,
+}
+
+impl Binding {
+    /// Reads the `cnf` claim.
+    ///
+    /// # Errors
+    /// [`Refused`] for a binding that the gateway cannot check, DPoP (RFC 9449) among them.
+    pub(super) fn read(claims: &Json) -> Result<Self, Refused> {
+        let unknown =
+            || Refused::invalid("the token is bound in a way that cannot be checked here");
+        let members = match claims.get("cnf") {
+            None => return Ok(Self::default()),
+            Some(Json::Object(members)) => members,
+            Some(_) => return Err(unknown()),
+        };
+        let mut binding = Self::default();
+        for (name, value) in members.iter() {
+            if name != "x5t#S256" {
+                return Err(unknown());
+            }
+            let digest = value.as_str().and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+            binding.certificate = Some(digest.and_then(|d| d.try_into().ok()).ok_or_else(unknown)?);
+        }
+        Ok(binding)
+    }
+
+    /// Checks that the request comes from whom the token is bound to.
+    pub(super) fn check(&self, host: &HostFacts) -> Result<(), Refused> {
+        let Some(expected) = &self.certificate else { return Ok(()) };
+        let presented = host.certificate.as_deref().and_then(super::api_keys::digest);
+        match presented {
+            Some(presented) if presented == *expected => Ok(()),
+            Some(_) => Err(Refused::invalid("the token is bound to another certificate")),
+            None => Err(Refused::invalid(
+                "the token is bound to a certificate, and the connection shows none",
+            )),
+        }
+    }
+}
