@@ -1,0 +1,128 @@
+// An identity provider for the tests: `oidc-provider` on loopback, where everybody may log in.
+//
+//     PORT=3010 node idp/server.mjs
+//
+// It registers clients (RFC 7591), issues JWT access tokens for one resource each (RFC 8707, RFC 9068),
+// answers introspection (RFC 7662) and binds tokens by DPoP (RFC 9449) where a client asks. Its keys are
+// made when it starts. Who logs in is said by `login_hint` in the authorization URL: there is no page to
+// type into. For tests there are, besides: `POST /test/rotate` makes a new signing key and keeps the old
+// ones published; `POST /test/algorithm` (RS256, ES256 or EdDSA as the body) says which signs from now on.
+import { createServer } from 'node:http';
+import { exportJWK, generateKeyPair } from 'jose';
+import { Provider } from 'oidc-provider';
+
+const port = Number(process.env.PORT ?? '3010');
+const issuer = `http://127.0.0.1:${port}`;
+const groups = { alice: ['finance'], bob: ['engineering'] };
+const scopes = (process.env.SCOPES ?? 'mcp:tools billing:read billing:refund').split(' ');
+
+let serial = 0;
+async function key(alg) {
+    const { privateKey } = await generateKeyPair(alg, { extractable: true });
+    serial += 1;
+    return { ...(await exportJWK(privateKey)), kid: `${alg}-${serial}`, alg, use: 'sig' };
+}
+
+let keys = [await key('RS256'), await key('ES256'), await key('EdDSA')];
+let algorithm = process.env.ALGORITHM ?? 'ES256';
+
+function provider() {
+    const made = new Provider(issuer, {
+        jwks: { keys },
+        // The gateway itself, which may introspect; all other clients register.
+        clients: [
+            {
+                client_id: 'toolgate',
+                client_secret: process.env.INTROSPECTION_SECRET ?? 'introspection-secret-of-the-tests',
+                redirect_uris: [],
+                response_types: [],
+                grant_types: ['client_credentials'],
+            },
+        ],
+        clientDefaults: { grant_types: ['authorization_code', 'refresh_token'] },
+        scopes: ['openid', 'offline_access', ...scopes],
+        cookies: { keys: ['test'] },
+        pkce: { required: () => true },
+        enabledJWA: { dPoPSigningAlgValues: ['ES256', 'EdDSA'] },
+        ttl: { AccessToken: 600, AuthorizationCode: 60, Grant: 3600, Interaction: 600, Session: 3600, RefreshToken: 3600, IdToken: 600, ClientCredentials: 600 },
+        features: {
+            devInteractions: { enabled: false },
+            registration: { enabled: true },
+            introspection: { enabled: true, allowedPolicy: () => true },
+            revocation: { enabled: true },
+            clientCredentials: { enabled: true },
+            dPoP: { enabled: true },
+            resourceIndicators: {
+                enabled: true,
+                defaultResource: () => undefined,
+                useGrantedResource: () => true,
+                getResourceServerInfo: (_context, resource) => ({
+                    scope: scopes.join(' '),
+                    audience: resource,
+                    accessTokenTTL: 600,
+                    accessTokenFormat: process.env.TOKEN_FORMAT ?? 'jwt',
+                    jwt: { sign: { alg: algorithm } },
+                }),
+            },
+        },
+        findAccount: (_context, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
+        extraTokenClaims: (_context, token) => ({ groups: groups[token.accountId] ?? [] }),
+        interactions: { url: (_context, interaction) => `/interaction/${interaction.uid}` },
+    });
+    made.proxy = false;
+    return made;
+}
+
+let current = provider();
+
+/** Logs in whoever `login_hint` names and grants what the client asks for. */
+async function interact(req, res) {
+    const details = await current.interactionDetails(req, res);
+    const { prompt, params } = details;
+    if (prompt.name === 'login') {
+        await current.interactionFinished(req, res, { login: { accountId: params.login_hint ?? 'alice' } });
+        return;
+    }
+    const accountId = details.session.accountId;
+    const known = details.grantId && (await current.Grant.find(details.grantId));
+    const grant = known || new current.Grant({ accountId, clientId: params.client_id });
+    const asked = (params.scope ?? '').split(' ').filter(Boolean);
+    grant.addOIDCScope(asked.join(' '));
+    for (const resource of [params.resource ?? []].flat()) grant.addResourceScope(resource, asked.join(' '));
+    const consent = { grantId: await grant.save() };
+    await current.interactionFinished(req, res, { consent }, { mergeWithLastSubmission: true });
+}
+
+async function text(req) {
+    const chunks = [];
+    for await (const chunk of req) chunks.push(chunk);
+    return Buffer.concat(chunks).toString('utf8');
+}
+
+const server = createServer(async (req, res) => {
+    try {
+        if (req.url === '/test/rotate') {
+            keys = [await key(algorithm), ...keys];
+            current = provider();
+            res.end(keys[0].kid);
+        } else if (req.url === '/test/algorithm') {
+            algorithm = (await text(req)).trim();
+            res.end(algorithm);
+        } else if (req.url.startsWith('/interaction/')) {
+            await interact(req, res);
+        } else {
+            if (req.method === 'POST' && req.url === '/reg') {
+                // A client that names scopes when it registers would be held to them: no step-up.
+                const { scope: _dropped, ...client } = JSON.parse(await text(req));
+                req.body = client;
+            }
+            await current.callback()(req, res);
+        }
+    } catch (error) {
+        console.error(error);
+        if (!res.headersSent) res.writeHead(500);
+        res.end();
+    }
+});
+server.listen(port, '127.0.0.1', () => console.log(`ready at ${issuer}`));
+process.on('SIGTERM', () => process.exit(0));
