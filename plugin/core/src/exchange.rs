@@ -358,6 +358,12 @@ impl Step<'_> {
     fn read(&mut self, head: Head, body: &[u8]) -> (Phase, Flow) {
         match Asked::read(head, body, self.audit) {
             Ok(mut asked) => {
+                if asked.batch.is_some() && asked.head.caller.is_none() {
+                    // What may go on has to be settled while the host still takes a body.
+                    let message = "the token has to be verified first: send a message by itself";
+                    let denial = Denial::new(Reason::IssuerUnavailable, message);
+                    return self.deny_asked(denial, &asked);
+                }
                 if let Some(refused) = self.admit(&mut asked) {
                     return refused;
                 }
