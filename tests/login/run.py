@@ -11,6 +11,7 @@ needs another scope. Every check is a claim that is printed as it holds or fails
 
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -31,13 +32,15 @@ from stack.supervisor import Supervisor, require_free_ports
 HOME = TARGET / "login"
 PEERS = tools.PEERS
 IDP = PEERS / "idp"
+BROWSER = PEERS / "browser"
+INSPECTOR_PORT = 6274
 GATEWAY = "http://127.0.0.1:10000"
 PROVIDER = "http://127.0.0.1:3010"
 BILLING = f"{GATEWAY}/mcp/billing"
 EVERYTHING = f"{GATEWAY}/mcp/everything"
 CLIENT_SECONDS = 60
 REFUND = ("refund", '{"invoice":"INV-1","amount":40}')
-PORTS = {10000: "the gateway", 9901: "Envoy's admin interface", 3001: "everything", 3002: "billing", 3010: "the provider"}
+PORTS = {10000: "the gateway", 9901: "Envoy's admin interface", 3001: "everything", 3002: "billing", 3010: "the provider", INSPECTOR_PORT: "the inspector"}
 
 
 class World:
@@ -116,6 +119,7 @@ def main() -> None:
             for algorithm in ("RS256", "ES256", "EdDSA"):
                 another_algorithm(world, claims, algorithm)
             keys_rotate(world, claims)
+            the_inspector(world, claims)
             nothing_leaked(world, claims)
     except StackError as error:
         fail(error)
@@ -175,6 +179,37 @@ def keys_rotate(world: World, claims: Claims) -> None:
     kid = world.tell_provider("/test/rotate")
     seen = world.login("v2", EVERYTHING, "bob", "echo", '{"message":"rotated"}')
     claims.hold(f"a token of the new key {kid} is accepted at once", "rotated" in json.dumps(seen.get("result", "")), seen)
+
+
+def the_inspector(world: World, claims: Claims) -> None:
+    claims.begin("MCP Inspector in a browser, as a person uses it")
+    found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    if (chromium := next(filter(None, found), None)) is None:
+        print("   skipped: there is no Chromium on PATH; on Debian: apt install chromium", flush=True)
+        return
+    tools.install_packages(BROWSER)
+    launcher = tools.inspector()
+    servers = HOME / "inspector-servers.json"
+    servers.write_text(json.dumps({"mcpServers": {"billing": {"type": "streamable-http", "url": BILLING}}}))
+    variables = {"CLIENT_PORT": str(INSPECTOR_PORT), "HOST": "127.0.0.1", "MCP_AUTO_OPEN_ENABLED": "false"}
+    variables |= {"MCP_INSPECTOR_SECRET_STORE": "memory", "HOME": str(HOME / "inspector")}
+    (HOME / "inspector").mkdir()
+    inspector = world.supervisor.start("inspector", [str(launcher), "--web", "--config", str(servers)], variables, cwd=HOME)
+    world.supervisor.wait_until_answers(inspector, f"http://127.0.0.1:{INSPECTOR_PORT}", within=60)
+    address = re.search(rf"http://127\.0\.0\.1:{INSPECTOR_PORT}\?\S+", inspector.log.read_text())
+    if not address:
+        claims.hold("the inspector says where it is", False, inspector.last_words())
+        return
+    picture = HOME / "inspector.png"
+    command = [str(world.node), "inspector.mjs", chromium, address[0], "billing", "refund", str(picture)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=BROWSER)
+    lines = done.stdout.strip().splitlines()
+    seen = json.loads(lines[-1]) if lines else {"error": done.stderr[-1500:]}
+    callback = f"http://127.0.0.1:{INSPECTOR_PORT}/oauth/callback"
+    claims.hold("one click leads to the provider and back with a code", callback in seen.get("pages", []), seen)
+    claims.hold("and connects", seen.get("connected"), seen)
+    claims.hold("the tools are there", seen.get("listed"), seen)
+    claims.hold(f"the picture is {relative(picture)}", picture.is_file() and picture.stat().st_size > 10_000)
 
 
 def nothing_leaked(world: World, claims: Claims) -> None:

@@ -16,6 +16,9 @@ const UPSTREAM_HEADER: &str = "x-toolgate-upstream";
 /// What the names of audit fields begin with in Envoy's filter state.
 const AUDIT_PREFIX: &str = "toolgate.";
 
+/// Between the parts of a property's path.
+const SEPARATOR: &str = "\u{0}";
+
 /// Which proxy runs the filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Host {
@@ -145,7 +148,7 @@ impl Host {
         let certificate = (questions.certificate && self == Self::Envoy)
             .then(|| abi::property("connection\0sha256_peer_certificate_digest").ok())
             .flatten();
-        let caller = questions.caller.and_then(|path| abi::property(&path.join("\0")).ok());
+        let caller = questions.caller.and_then(|path| abi::property(&path.join(SEPARATOR)).ok());
         Some(HostFacts { certificate: certificate.and_then(text), caller })
     }
 

@@ -325,6 +325,8 @@ fn the_filter_declares_only_the_calls_it_makes() {
 #[test]
 fn the_filter_reads_and_sets_known_properties_only() {
     const KNOWN: &[&str] = &[
+        // Read on Envoy only.
+        r"connection\0sha256_peer_certificate_digest",
         r"kong\0ctx\0shared\0toolgate",
         r"kong\0router\0service",
         r"kong\0service\0request\0scheme",
