@@ -515,6 +515,12 @@ impl Identity {
                 Err(Denial::new(Reason::HttpMethod, "documents are read with GET")
                     .with_header("allow", "GET, HEAD, OPTIONS".into()))
             }
+            MetadataAsked::AuthorizationServer => self
+                .issuers
+                .iter()
+                .find_map(|issuer| issuer.metadata_url.as_deref())
+                .map(metadata::elsewhere)
+                .ok_or_else(no_document),
             MetadataAsked::Document { .. } if servers.is_empty() => Err(no_document()),
             MetadataAsked::Document { server: None, head, .. } => {
                 let mut all: Vec<String> = Vec::new();

@@ -149,6 +149,10 @@ pub struct IssuerConfig {
     /// What clients are told to log in at (RFC 8414 issuer identifier), where it is not `issuer`.
     #[serde(default)]
     pub authorization_server: Option<String>,
+    /// URL of its metadata (RFC 8414, OpenID Connect Discovery), to which clients of revision 2025-03-26
+    /// are sent that ask for `/.well-known/oauth-authorization-server` at the gateway.
+    #[serde(default)]
+    pub metadata_url: Option<String>,
 }
 
 /// Where an issuer publishes its public keys (RFC 7517).

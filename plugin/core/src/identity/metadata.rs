@@ -14,6 +14,10 @@ use crate::denial::LocalReply;
 /// Where documents are (RFC 9728 section 3).
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
+/// Where clients of revision 2025-03-26 look, which know no other document: they take the host of an
+/// endpoint for its authorization server.
+const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
+
 /// Where MCP endpoints are, under the public URL.
 const ENDPOINTS: &str = "/mcp";
 
@@ -46,6 +50,8 @@ pub(crate) enum Asked {
         /// Whether only the header fields are wanted.
         head: bool,
     },
+    /// The metadata of the authorization server.
+    AuthorizationServer,
     /// What a page may do.
     Preflight,
     /// A method that documents do not have.
@@ -101,6 +107,14 @@ impl PublicUrl {
     pub(super) fn asked(&self, headers: &Headers) -> Option<Asked> {
         let path = headers.single(":path").ok()??;
         let path = path.split_once('?').map_or(path, |(path, _)| path);
+        let method = headers.single(":method").ok()??;
+        if path == AUTHORIZATION_SERVER {
+            return Some(match method {
+                "GET" | "HEAD" => Asked::AuthorizationServer,
+                "OPTIONS" => Asked::Preflight,
+                _ => Asked::OtherMethod,
+            });
+        }
         let rest = path.strip_prefix(WELL_KNOWN)?;
         let (server, slash) = match rest {
             "" | "/" => (None, false),
@@ -112,7 +126,7 @@ impl PublicUrl {
                 (Some(name.to_owned()), bare != path)
             }
         };
-        Some(match headers.single(":method").ok()?? {
+        Some(match method {
             "GET" => Asked::Document { server, slash, head: false },
             "HEAD" => Asked::Document { server, slash, head: true },
             "OPTIONS" => Asked::Preflight,
@@ -161,6 +175,16 @@ impl Endpoint<'_> {
         ];
         LocalReply { status: 200, headers, body }
     }
+}
+
+/// Sends a client on to the document of the authorization server itself.
+pub(super) fn elsewhere(url: &str) -> LocalReply {
+    let headers = vec![
+        ("location", url.to_owned()),
+        ("cache-control", CACHE.to_owned()),
+        ("access-control-allow-origin", "*".to_owned()),
+    ];
+    LocalReply { status: 307, headers, body: Vec::new() }
 }
 
 /// The answer to a page that asks whether it may read a document: every page may.
