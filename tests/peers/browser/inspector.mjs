@@ -7,7 +7,8 @@
 import puppeteer from 'puppeteer-core';
 
 const [chromium, inspector, server, tool, screenshot] = process.argv.slice(2);
-const WAIT = { timeout: 45_000 };
+// Looked for four times a second: a page that is not painted has no animation frames.
+const WAIT = { timeout: 60_000, polling: 250 };
 const seen = { pages: [], connected: false, listed: false };
 
 // Without a sandbox because containers have none to give; the pages are our own, on loopback.
