@@ -17,6 +17,7 @@ pub mod people;
 pub mod play;
 pub mod repository;
 pub mod scenario;
+pub mod stand_in;
 pub mod suite;
 pub mod wasm;
 pub mod wire;

@@ -22,9 +22,22 @@ pub fn exchange(
     request: &Request,
     asked: &dyn Fn() -> bool,
 ) -> Result<Observed, String> {
+    exchange_within(PATIENCE, port, request, asked)
+}
+
+/// Like [`exchange`], with a peer that may be silent for so long.
+///
+/// # Errors
+/// When the peer breaks the protocol or the connection.
+pub fn exchange_within(
+    patience: Duration,
+    port: u16,
+    request: &Request,
+    asked: &dyn Fn() -> bool,
+) -> Result<Observed, String> {
     let failed = |error: std::io::Error| format!("the connection failed: {error}");
     let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(failed)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    stream.set_read_timeout(Some(patience)).map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     let chunked = request.pieces.len() > 1 || request.trailers;
     let mut head = format!("{} {} HTTP/1.1\r\nconnection: close\r\n", request.method, request.path);
@@ -143,6 +156,7 @@ fn serve(mut stream: TcpStream, cluster: &str, world: &World) -> std::io::Result
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     while let Some(asked) = read_request(&mut reader, cluster)? {
+        let is_last = asked.header("connection").is_some_and(|value| value == "close");
         match world.answer(asked) {
             Answer::Reply(reply) => write_reply(&mut stream, &reply)?,
             Answer::Nobody => return Ok(()),
@@ -153,11 +167,18 @@ fn serve(mut stream: TcpStream, cluster: &str, world: &World) -> std::io::Result
                 return Ok(());
             }
         }
+        if is_last {
+            return Ok(());
+        }
     }
     Ok(())
 }
 
-fn read_request(
+/// Reads a request; none where the peer closes its side.
+///
+/// # Errors
+/// When the connection breaks.
+pub fn read_request(
     reader: &mut BufReader<TcpStream>,
     cluster: &str,
 ) -> std::io::Result<Option<Asked>> {
