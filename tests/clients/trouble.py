@@ -152,12 +152,12 @@ def bad_messages(stack: Stack, claims: Claims) -> None:
     ping = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
     for what, body, headers, status, reason in (
         ("broken JSON", b'{"jsonrpc":"2.0","id":1,', {}, 400, "invalid_json"),
-        ("a name twice", b'{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/list"}', {}, 400, "invalid_json"),
-        ("a batch", b"[" + ping + b"]", {}, 400, "invalid_message"),
-        ("an id that is null", b'{"jsonrpc":"2.0","id":null,"method":"ping"}', {}, 400, "invalid_message"),
-        ("bytes that are not UTF-8", b'{"jsonrpc":"2.0","id":1,"method":"\xff"}', {}, 400, "invalid_json"),
+        ("a name twice", b'{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/list"}', {}, 400, "duplicate_key"),
+        ("a batch", b"[" + ping + b"]", {}, 400, "batch"),
+        ("an id that is null", b'{"jsonrpc":"2.0","id":null,"method":"ping"}', {}, 400, "invalid_id"),
+        ("bytes that are not UTF-8", b'{"jsonrpc":"2.0","id":1,"method":"\xff"}', {}, 400, "not_utf8"),
         ("a text that is not JSON", ping, {"content-type": "text/plain"}, 415, "content_type"),
-        ("a body that is packed", ping, {"content-encoding": "gzip"}, 415, "content_type"),
+        ("a body that is packed", ping, {"content-encoding": "gzip"}, 415, "content_encoding"),
         ("a body over the limit", b'{"pad":"' + b"x" * 1_100_000 + b'"}', {}, 413, "body_too_large"),
         ("an unknown method", b'{"jsonrpc":"2.0","id":1,"method":"tools/execute"}', {}, 200, "unknown_method"),
         ("an unknown revision", ping, {"mcp-protocol-version": "2031-01-01"}, 400, "protocol_version"),

@@ -4,17 +4,19 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stack import gateway, tools
 from stack.console import StackError
-from stack.supervisor import Supervisor
+from stack.supervisor import POLL_SECONDS, Supervisor
 
 from matrix.features import Seen
 
 CLIENT_SECONDS = 300
+SETTLED_WITHIN_SECONDS = 2.0
 CLIENTS = tools.PEERS / "clients"
 SERVERS = tools.PEERS / "servers"
 
@@ -156,9 +158,19 @@ class Place:
             raise StackError(f"{run} ended with {ended.returncode}: {ended.stderr.strip()[-1000:]}")
         for line in map(json.loads, ended.stdout.splitlines()):
             seen.lines[line["action"], line.get("target")] = line
-        lines = map(json.loads, (self.home / f"{server.name}.jsonl").read_text().splitlines())
-        seen.requests = [line for line in lines if line["run"] == run]
+        seen.requests = self._requests(server, run, until_ended=era == "legacy")
         return seen
+
+    def _requests(self, server: Server, run: str, *, until_ended: bool) -> list[dict[str, object]]:
+        """What the server answered. A client may be gone before the server has written down the last of it."""
+        deadline = time.monotonic() + SETTLED_WITHIN_SECONDS
+        while True:
+            lines = map(json.loads, (self.home / f"{server.name}.jsonl").read_text().splitlines())
+            mine = [line for line in lines if line["run"] == run]
+            ended = any(line["method"] == "DELETE" for line in mine)
+            if ended or not until_ended or time.monotonic() > deadline:
+                return mine
+            time.sleep(POLL_SECONDS)
 
 
 def start(supervisor: Supervisor, home: Path, plugin: Path, servers: Sequence[Server]) -> Place:
