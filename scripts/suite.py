@@ -137,13 +137,20 @@ def smuggling(part: "Part") -> None:
         part.run("smuggling", "target/tools/python/bin/python", "tests/smuggling/run.py")
 
 
+def login(part: "Part") -> None:
+    """login as people have it: official clients that are given a URL, at a real identity provider"""
+    if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy", "python", "node"):
+        part.run("login", "target/tools/python/bin/python", "tests/login/run.py")
+
+
 def demo(part: "Part") -> None:
     """scripts/demo, which checks what it shows"""
     part.run("the demo", "scripts/demo")
 
 
 PARTS: dict[str, Callable[["Part"], None]] = {
-    part.__name__: part for part in (lint, native, webassembly, wasm, kong, envoy, conformance, clients, peers, smuggling, demo)
+    part.__name__: part
+    for part in (lint, native, webassembly, wasm, kong, envoy, conformance, clients, login, peers, smuggling, demo)
 }
 
 
