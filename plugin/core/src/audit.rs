@@ -93,7 +93,11 @@ pub struct AuditRecord {
     /// Version of the credential in the vault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential_version: Option<u64>,
-    /// Where the credential came from: `vault`, `cache` or `static`.
+    /// Digest of the lease by which the vault lent it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential_lease: Option<String>,
+    /// Where the credential came from: `vault`, `client_credentials`, `token_exchange` or `jwt_bearer`
+    /// when it was fetched for this exchange; `cache`; `static`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential_source: Option<&'static str>,
     /// HTTP status of the server's answer.
@@ -152,6 +156,7 @@ impl AuditRecord {
             ("policies", (!policies.is_empty()).then_some(policies.as_str())),
             ("credential", self.credential.as_deref()),
             ("credential_source", self.credential_source),
+            ("credential_lease", self.credential_lease.as_deref()),
         ];
         for (name, value) in texts {
             if let Some(value) = value {

@@ -3,31 +3,26 @@
 //! All that can be decided before the first request is decided here. Not here: the shape of the
 //! document (`shape`), reading it from anywhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 use toolgate_policy::{PolicyEngine, Problem};
 use toolgate_protocol::mirror::Mirror;
 
-use crate::config::{
-    Config, CredentialConfig, InjectionConfig, KvConfig, LoginConfig, ServerConfig, SessionsConfig,
-    VaultConfig,
-};
+use crate::config::{Config, ServerConfig, SessionsConfig};
 use crate::cors;
-use crate::credentials::{Credential, Fetched, KvCredential, Login, Vault};
+use crate::credentials::Broker;
 use crate::federation::Federation;
-use crate::gateway::{Gateway, Injection, Server};
+use crate::gateway::{Gateway, Server};
 use crate::hosts;
 use crate::identity::{Identity, RequiredScopes};
 use crate::mirrors::{self, MirroredTools};
 use crate::secret::{Secret, SecretSource};
 use crate::session::{MOST_KEYS, SHORTEST_KEY, SessionKeys, Sessions};
 use crate::shape;
-use crate::upstream::FORWARDED;
 
 /// Headers that no credential may be put into, since the gateway or the host writes them.
-const RESERVED_HEADERS: &[&str] = &[
+pub(crate) const RESERVED_HEADERS: &[&str] = &[
     "accept",
     "connection",
     "content-encoding",
@@ -71,20 +66,25 @@ impl Gateway {
     }
 }
 
-struct Compiler<'a> {
+pub(crate) struct Compiler<'a> {
     environment: &'a dyn Environment,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
 }
 
 impl Compiler<'_> {
-    fn problem(&mut self, path: impl Into<String>, message: impl Into<String>, help: &str) {
+    pub(crate) fn problem(
+        &mut self,
+        path: impl Into<String>,
+        message: impl Into<String>,
+        help: &str,
+    ) {
         let help = (!help.is_empty()).then(|| help.to_owned());
         self.problems.push(Problem { path: path.into(), message: message.into(), help });
     }
 
-    fn gateway(&mut self, config: Config) -> Option<Gateway> {
-        let limits = config.limits;
+    fn gateway(&mut self, mut config: Config) -> Option<Gateway> {
+        let limits = std::mem::take(&mut config.limits);
         for (name, value) in [
             ("request_bytes", limits.request_bytes),
             ("list_bytes", limits.list_bytes),
@@ -118,27 +118,12 @@ impl Compiler<'_> {
                 self.problem(format!("hosts[{index}]"), format!("{host:?} is not a host"), help);
             }
         }
-        let vault_names: BTreeSet<String> = config.vaults.keys().cloned().collect();
-        let credential_names: BTreeSet<String> = config.credentials.keys().cloned().collect();
         let server_names: Vec<String> = config.servers.keys().cloned().collect();
-        let vaults: BTreeMap<Rc<str>, Vault> = config
-            .vaults
-            .into_iter()
-            .filter_map(|(name, vault)| Some((name.as_str().into(), self.vault(&name, vault)?)))
-            .collect();
-        let credentials: BTreeMap<Rc<str>, Credential> = config
-            .credentials
-            .into_iter()
-            .filter_map(|(name, credential)| {
-                Some((name.as_str().into(), self.credential(&name, credential, &vault_names)?))
-            })
-            .collect();
+        let broker = self.broker(&mut config);
         let servers: BTreeMap<Rc<str>, Server> = config
             .servers
             .into_iter()
-            .map(|(name, server)| {
-                (name.as_str().into(), self.server(&name, server, &credential_names))
-            })
+            .map(|(name, server)| (name.as_str().into(), self.server(&name, server, &broker)))
             .collect();
         let federation = config
             .federation
@@ -174,25 +159,12 @@ impl Compiler<'_> {
             true => identity.with_anonymous(policy.anonymous()),
             false => identity,
         };
-        let gateway = Gateway::new(
-            servers,
-            identity,
-            policy,
-            vaults,
-            credentials,
-            limits,
-            config.origins,
-            config.audit,
-        );
+        let gateway =
+            Gateway::new(servers, identity, policy, broker, limits, config.origins, config.audit);
         Some(gateway.with_sessions(sessions).with_federation(federation).with_hosts(config.hosts))
     }
 
-    fn server(
-        &mut self,
-        name: &str,
-        config: ServerConfig,
-        credentials: &BTreeSet<String>,
-    ) -> Server {
+    fn server(&mut self, name: &str, mut config: ServerConfig, broker: &Broker) -> Server {
         let path = format!("servers.{name}");
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) || name.starts_with('.')
@@ -233,8 +205,7 @@ impl Compiler<'_> {
                 );
             }
         }
-        let credential =
-            config.credential.and_then(|injection| self.injection(&path, injection, credentials));
+        let credentials = self.injections(&path, &mut config, broker);
         let scopes =
             RequiredScopes::compile(config.scopes, &format!("{path}.scopes"), &mut self.problems);
         let mirrored = self.mirrored(&format!("{path}.mirrored"), config.mirrored);
@@ -244,7 +215,8 @@ impl Compiler<'_> {
             cluster,
             scheme: config.scheme,
             path: config.path.into(),
-            credential,
+            credentials,
+            passthrough: config.passthrough.map(Into::into),
             forward_headers: config.forward_headers,
             scopes,
             mirrored,
@@ -273,146 +245,6 @@ impl Compiler<'_> {
             tools.insert(tool, mirrors);
         }
         tools
-    }
-
-    fn injection(
-        &mut self,
-        server: &str,
-        config: InjectionConfig,
-        credentials: &BTreeSet<String>,
-    ) -> Option<Injection> {
-        let path = format!("{server}.credential");
-        if !credentials.contains(&config.name) {
-            self.problem(
-                format!("{path}.name"),
-                format!("there is no credential {:?}", config.name),
-                "add it under `credentials`",
-            );
-        }
-        let header = config.header.to_ascii_lowercase();
-        if !is_header_name(&header) || RESERVED_HEADERS.contains(&header.as_str()) {
-            self.problem(
-                format!("{path}.header"),
-                format!("{:?} cannot carry a credential", config.header),
-                "for example \"authorization\" or \"x-api-key\"",
-            );
-        }
-        if FORWARDED.contains(&header.as_str()) || header.starts_with("mcp-param-") {
-            self.problem(
-                format!("{path}.header"),
-                format!("{:?} is a header that clients may send", config.header),
-                "choose one that the gateway does not forward",
-            );
-        }
-        let parts = config.format.split_once("{}");
-        let visible = config.format.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-        match parts {
-            Some((before, after)) if visible && !after.contains("{}") => Some(Injection {
-                credential: config.name.into(),
-                header,
-                before: before.to_owned(),
-                after: after.to_owned(),
-            }),
-            _ => {
-                self.problem(
-                    format!("{path}.format"),
-                    format!(
-                        "{:?} does not have `{{}}` exactly once in visible ASCII",
-                        config.format
-                    ),
-                    "for example \"Bearer {}\"",
-                );
-                None
-            }
-        }
-    }
-
-    fn credential(
-        &mut self,
-        name: &str,
-        config: CredentialConfig,
-        vaults: &BTreeSet<String>,
-    ) -> Option<Credential> {
-        let path = format!("credentials.{name}");
-        match config {
-            CredentialConfig::Kv(config) => {
-                Some(Credential::Kv(self.kv(&format!("{path}.kv"), config, vaults)))
-            }
-            CredentialConfig::Static(source) => {
-                let value = self.secret(&format!("{path}.static"), source)?.map(Rc::new);
-                Some(Credential::Static(value.map(|value| Rc::new(Fetched::lasting(value)))))
-            }
-        }
-    }
-
-    fn kv(&mut self, path: &str, config: KvConfig, vaults: &BTreeSet<String>) -> KvCredential {
-        if !vaults.contains(&config.vault) {
-            self.problem(
-                format!("{path}.vault"),
-                format!("there is no vault {:?}", config.vault),
-                "add it under `vaults`",
-            );
-        }
-        self.vault_path(&format!("{path}.mount"), &config.mount);
-        self.vault_path(&format!("{path}.path"), &config.path);
-        if config.field.is_empty() {
-            self.problem(format!("{path}.field"), "the field is empty", "");
-        }
-        if config.ttl_seconds == 0 {
-            self.problem(
-                format!("{path}.ttl_seconds"),
-                "0 would ask the vault for every request",
-                "choose at least 1",
-            );
-        }
-        KvCredential::new(config)
-    }
-
-    fn vault(&mut self, name: &str, config: VaultConfig) -> Option<Vault> {
-        let path = format!("vaults.{name}");
-        self.host_name(&format!("{path}.cluster"), &config.cluster);
-        if let Some(authority) = &config.authority {
-            self.host_name(&format!("{path}.authority"), authority);
-        }
-        if !(1..=60_000).contains(&config.timeout_ms) {
-            self.problem(
-                format!("{path}.timeout_ms"),
-                format!("{} is not usable", config.timeout_ms),
-                "choose 1 to 60000 milliseconds",
-            );
-        }
-        if let Some(namespace) = &config.namespace {
-            self.vault_path(&format!("{path}.namespace"), namespace);
-        }
-        let login = match config.login {
-            LoginConfig::Token(source) => {
-                match self.secret(&format!("{path}.login.token"), source)? {
-                    Some(token) => Login::Token(Rc::new(token)),
-                    None => Login::Unset,
-                }
-            }
-            LoginConfig::AppRole(role) => {
-                let at = format!("{path}.login.app_role");
-                self.vault_path(&format!("{at}.mount"), &role.mount);
-                let role_id = self.secret(&format!("{at}.role_id"), role.role_id);
-                let secret_id = self.secret(&format!("{at}.secret_id"), role.secret_id);
-                match (role_id?, secret_id?) {
-                    (Some(role_id), Some(secret_id)) => {
-                        Login::AppRole { mount: role.mount, role_id, secret_id }
-                    }
-                    _ => Login::Unset,
-                }
-            }
-        };
-        let cluster: Rc<str> = config.cluster.into();
-        Some(Vault {
-            authority: config.authority.map_or_else(|| Rc::clone(&cluster), Into::into),
-            cluster,
-            scheme: config.scheme,
-            namespace: config.namespace,
-            login,
-            timeout: Duration::from_millis(config.timeout_ms),
-        })
     }
 
     fn sessions(&mut self, config: SessionsConfig) -> Sessions {
@@ -444,7 +276,7 @@ impl Compiler<'_> {
 
     /// The secret of a source. `Some(None)` where it stands in a variable that is not set: what
     /// needs it then fails, and everything else works.
-    fn secret(&mut self, path: &str, source: SecretSource) -> Option<Option<Secret>> {
+    pub(crate) fn secret(&mut self, path: &str, source: SecretSource) -> Option<Option<Secret>> {
         let (path, secret) = match source {
             SecretSource::Value(secret) => (format!("{path}.value"), secret),
             SecretSource::Environment(name) => {
@@ -472,7 +304,7 @@ impl Compiler<'_> {
         Some(Some(secret))
     }
 
-    fn host_name(&mut self, path: &str, name: &str) {
+    pub(crate) fn host_name(&mut self, path: &str, name: &str) {
         let plain = |c: char| {
             c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '[' | ']' | '|')
         };
@@ -486,7 +318,7 @@ impl Compiler<'_> {
     }
 
     /// Parts of vault paths stand for themselves in a URL: nothing to escape, nowhere to walk to.
-    fn vault_path(&mut self, path: &str, value: &str) {
+    pub(crate) fn vault_path(&mut self, path: &str, value: &str) {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
         let segments_name =
             value.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
@@ -500,7 +332,7 @@ impl Compiler<'_> {
     }
 }
 
-fn is_header_name(name: &str) -> bool {
+pub(crate) fn is_header_name(name: &str) -> bool {
     let token = |byte: u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
     };

@@ -8,12 +8,16 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toolgate_policy::PolicyConfig;
 
-use crate::secret::SecretSource;
-
+mod credentials;
 mod identity;
 mod sessions;
 
 pub use crate::federation::config::{EntryConfig, FederationConfig, MemberConfig, PortalConfig};
+pub use credentials::{
+    AppRoleConfig, ClientAuthentication, CredentialConfig, DynamicConfig, InjectionConfig,
+    JwtLoginConfig, KubernetesLoginConfig, KvConfig, LoginConfig, OauthConfig, TokenEndpointConfig,
+    VaultConfig,
+};
 pub use identity::{
     ApiKeyConfig, ApiKeysConfig, ClaimsConfig, DeniedConfig, HostHeaderConfig, HostIdentityConfig,
     IdentityConfig, IntrospectionConfig, IssuerConfig, RemoteKeysConfig, ScopesConfig,
@@ -42,7 +46,13 @@ pub struct Config {
     /// Vaults by name.
     #[serde(default)]
     pub vaults: BTreeMap<String, VaultConfig>,
-    /// Credentials by name: what is read from a vault for the servers.
+    /// Token endpoints of OAuth authorization servers, by name.
+    #[serde(default)]
+    pub token_endpoints: BTreeMap<String, TokenEndpointConfig>,
+    /// Whether this gateway is in production: what is for development only is then refused.
+    #[serde(default)]
+    pub production: bool,
+    /// Credentials by name: what servers are given.
     #[serde(default)]
     pub credentials: BTreeMap<String, CredentialConfig>,
     /// Several servers behind one endpoint; there is none where this is absent.
@@ -81,6 +91,17 @@ pub struct ServerConfig {
     /// Scopes that its requests need.
     #[serde(default)]
     pub scopes: ScopesConfig,
+    /// Further credentials, for servers that want more than one.
+    #[serde(default)]
+    pub further_credentials: Vec<InjectionConfig>,
+    /// Whether a credential may stand in the query, which ends up in the server's logs.
+    #[serde(default)]
+    pub credentials_in_query: bool,
+    /// Passes the caller's own token on to this server, if this is one of the token's audiences. The
+    /// server can then do all that the caller can wherever the token is good: exchange it instead,
+    /// where that is possible.
+    #[serde(default)]
+    pub passthrough: Option<String>,
     /// Further request headers of the client that go on to this server, in lower case.
     #[serde(default)]
     pub forward_headers: Vec<String>,
@@ -115,98 +136,6 @@ impl Scheme {
             Self::Https => "https",
         }
     }
-}
-
-/// How a credential is attached to requests to a server.
-#[derive(Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct InjectionConfig {
-    /// Name of an entry of `credentials`.
-    pub name: String,
-    /// Header that carries it.
-    pub header: String,
-    /// Its value, `{}` standing for the secret: `Bearer {}`.
-    #[serde(default = "default_format")]
-    pub format: String,
-}
-
-/// A Vault or OpenBao cluster.
-#[derive(Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct VaultConfig {
-    /// The host's name for the upstream: an Envoy cluster; on Kong `host:port`.
-    pub cluster: String,
-    /// How the vault is spoken to. Only Kong asks: on Envoy the cluster says it.
-    #[serde(default)]
-    pub scheme: Scheme,
-    /// `Host` that the vault is addressed by; the cluster's name where none is given.
-    #[serde(default)]
-    pub authority: Option<String>,
-    /// Vault namespace, sent as `X-Vault-Namespace`.
-    #[serde(default)]
-    pub namespace: Option<String>,
-    /// How the gateway logs in.
-    pub login: LoginConfig,
-    /// How long to wait for an answer, in milliseconds.
-    #[serde(default = "default_vault_timeout")]
-    pub timeout_ms: u64,
-}
-
-/// How the gateway logs in to a vault.
-#[derive(Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum LoginConfig {
-    /// With a token that somebody else keeps alive.
-    Token(SecretSource),
-    /// With the AppRole method.
-    AppRole(AppRoleConfig),
-}
-
-/// Login by AppRole.
-#[derive(Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct AppRoleConfig {
-    /// Where the method is mounted under `auth/`.
-    #[serde(default = "default_app_role_mount")]
-    pub mount: String,
-    /// The role's identifier.
-    pub role_id: SecretSource,
-    /// The secret that goes with it.
-    pub secret_id: SecretSource,
-}
-
-/// Where a credential comes from.
-#[derive(Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum CredentialConfig {
-    /// A vault's key-value engine, version 2.
-    Kv(KvConfig),
-    /// A fixed value, for development: it is not renewed, and changing it is a rollout.
-    Static(SecretSource),
-}
-
-/// A credential in a vault's key-value engine, version 2.
-#[derive(Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct KvConfig {
-    /// Name of an entry of `vaults`.
-    pub vault: String,
-    /// Where the engine is mounted.
-    #[serde(default = "default_mount")]
-    pub mount: String,
-    /// Path of the secret in the engine, without `data/`.
-    pub path: String,
-    /// The field of the secret that is the credential.
-    pub field: String,
-    /// How long a value is used before it is read again, in seconds; a shorter lease wins.
-    #[serde(default = "default_ttl")]
-    pub ttl_seconds: u64,
 }
 
 /// Bounds on what is held in memory.
@@ -270,24 +199,4 @@ fn default_true() -> bool {
 
 fn default_path() -> String {
     "/mcp".into()
-}
-
-fn default_format() -> String {
-    "{}".into()
-}
-
-fn default_vault_timeout() -> u64 {
-    2_000
-}
-
-fn default_app_role_mount() -> String {
-    "approle".into()
-}
-
-fn default_mount() -> String {
-    "secret".into()
-}
-
-fn default_ttl() -> u64 {
-    300
 }

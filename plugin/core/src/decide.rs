@@ -11,6 +11,7 @@ use toolgate_protocol::mcp::{Era, Operation, Subscriptions};
 
 use crate::audit::{AuditRecord, digest};
 use crate::config::ArgumentsAudit;
+use crate::credentials::Injected;
 use crate::denial::{Denial, Reason};
 use crate::event::{Timestamp, UpstreamRequest};
 use crate::facts::{Facts, Stop};
@@ -27,6 +28,8 @@ pub(crate) struct Verdict {
     pub(crate) filter_lists: bool,
     /// How what the server answers appears in the portal that the request came through.
     pub(crate) exposure: Option<Exposure>,
+    /// The credentials that go with it.
+    pub(crate) injected: Vec<Injected>,
 }
 
 impl Gateway {
@@ -55,12 +58,11 @@ impl Gateway {
                 }
             }
         }
-        let credential = self.credential(server, facts, now, audit)?;
-        let credential = credential.as_ref().map(|(injection, fetched)| (*injection, &**fetched));
+        let injected = self.credentials_for(server, asked, facts, now, audit)?;
         let filter_lists = asked.batch.is_some()
             || matches!(operation, Some(Operation::List(_) | Operation::Listen { .. }) | None);
-        let upstream = upstream::request(server, asked, filter_lists, credential);
-        Ok(Verdict { upstream, filter_lists, exposure })
+        let upstream = upstream::request(server, asked, filter_lists, &injected)?;
+        Ok(Verdict { upstream, filter_lists, exposure, injected })
     }
 
     /// Whether policy permits one operation at the server of `asked`.

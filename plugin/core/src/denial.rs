@@ -79,6 +79,10 @@ pub enum Reason {
     PolicyError,
     /// The credential for the server could not be had.
     Credential,
+    /// There is no credential for this caller, and asking again will not help.
+    CredentialNotLinked,
+    /// The server takes the caller's own token, which is not for it.
+    TokenAudience,
     /// The gateway met a state that must not be.
     Internal,
     /// The server could not be reached or broke off.
@@ -127,6 +131,8 @@ impl Reason {
             Self::NotPermitted => ("not_permitted", 200, 403),
             Self::PolicyError => ("policy_error", 200, 403),
             Self::Credential => ("credential_unavailable", 503, 503),
+            Self::CredentialNotLinked => ("credential_not_linked", 200, 403),
+            Self::TokenAudience => ("token_audience", 200, 403),
             Self::Internal => ("internal", 500, 500),
             Self::ServerUnreachable => ("server_unreachable", 503, 503),
             Self::ServerAnswer => ("server_answer", 502, 502),

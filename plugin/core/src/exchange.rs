@@ -18,6 +18,7 @@ use crate::audit::{AuditRecord, Outcome};
 use crate::batch::Admission;
 use crate::calls::{Begun, ExchangeId};
 use crate::cors;
+use crate::credentials::Injected;
 use crate::decide::Verdict;
 use crate::denial::{Denial, LocalReply, Reason};
 use crate::disclosure;
@@ -63,8 +64,7 @@ enum Phase {
     },
     ExpectResponseHead {
         asked: Box<Asked>,
-        filter_lists: bool,
-        exposure: Option<Exposure>,
+        sent: Sent,
     },
     /// The response goes on in a portal's names.
     ExposeResponse {
@@ -82,6 +82,13 @@ enum Phase {
     Closed,
     /// A step did not finish. Holds.
     Poisoned,
+}
+
+/// What is known of a request that was sent on.
+struct Sent {
+    filter_lists: bool,
+    exposure: Option<Exposure>,
+    injected: Vec<Injected>,
 }
 
 /// Calls that meet needs.
@@ -295,10 +302,9 @@ impl Phase {
             (phase @ Self::ExpectResponseHead { .. }, Event::RequestBody { chunk: [], .. }) => {
                 (phase, Flow::Forward)
             }
-            (
-                Self::ExpectResponseHead { asked, filter_lists, exposure },
-                Event::ResponseHead { headers, end },
-            ) => step.response_head(asked, filter_lists, exposure, &headers, end),
+            (Self::ExpectResponseHead { asked, sent }, Event::ResponseHead { headers, end }) => {
+                step.response_head(asked, sent, &headers, end)
+            }
             (Self::ExposeResponse { mut filter }, Event::ResponseBody { chunk, end }) => {
                 let mut bytes = Vec::new();
                 if let Err(reason) = filter.push(chunk, end, &mut bytes) {
@@ -405,12 +411,12 @@ impl Step<'_> {
             let decided =
                 identified.and_then(|()| self.gateway.decide(&asked, &facts, self.now, self.audit));
             let needs = match decided {
-                Ok(Verdict { upstream, filter_lists, exposure }) => {
+                Ok(Verdict { upstream, filter_lists, exposure, injected }) => {
                     self.audit.decision = Outcome::Allow;
                     self.replace_body(&mut asked);
                     self.out.push(Effect::SendUpstream(upstream));
-                    let phase = Phase::ExpectResponseHead { asked, filter_lists, exposure };
-                    return (phase, Flow::Forward);
+                    let sent = Sent { filter_lists, exposure, injected };
+                    return (Phase::ExpectResponseHead { asked, sent }, Flow::Forward);
                 }
                 Err(Stop::Deny(denial)) => return self.deny_asked(denial, &asked),
                 Err(Stop::Need(needs)) => needs,
@@ -464,16 +470,22 @@ impl Step<'_> {
     fn response_head(
         &mut self,
         asked: Box<Asked>,
-        filter_lists: bool,
-        exposure: Option<Exposure>,
+        sent: Sent,
         headers: &Headers,
         end: bool,
     ) -> (Phase, Flow) {
+        let Sent { filter_lists, exposure, injected } = sent;
         let answer = Answer::read(headers, end);
         self.audit.upstream_status = answer.status;
         let limits = &self.gateway.limits;
         let Handling { failure, mut edit, filter } =
             answer.handling(filter_lists, Awaited::of(&asked), limits);
+        if matches!(answer.status, Some(401 | 403))
+            && self.gateway.refused_by_server(&injected, self.now)
+        {
+            self.audit.detail =
+                Some("the credential is forgotten; the next request fetches it".into());
+        }
         if let Some(reason) = failure {
             fail(self.audit, reason);
             if reason == Reason::ServerUnreachable && !disclosure::forwarded(headers) {

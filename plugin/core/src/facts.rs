@@ -9,20 +9,24 @@ use std::rc::Rc;
 
 use toolgate_protocol::json::Json;
 
-use crate::credentials::{Fetched, VaultError, VaultToken};
+use crate::credentials::{CredentialError, Fetched, VaultToken, Wanted, WantedLogin};
 use crate::denial::Denial;
 use crate::event::{CallOutcome, HttpCall, Timestamp};
 use crate::gateway::Gateway;
 use crate::identity::introspection::{self, IntrospectionError, PresentedToken};
 use crate::identity::{Keys, KeysError};
 
-/// What a decision lacks. Each is one call.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What a decision lacks, or what is done ahead of need. Each is one call.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Need {
-    /// A login at this vault.
-    VaultLogin(Rc<str>),
-    /// The value of this credential.
-    Credential(Rc<str>),
+    /// A login at a vault.
+    VaultLogin(WantedLogin),
+    /// A longer life for such a login.
+    LoginRenewal(WantedLogin),
+    /// The value of a credential.
+    Credential(Wanted),
+    /// A longer life for what a vault lent.
+    LeaseRenewal(Wanted),
     /// The keys that this issuer publishes.
     Keys(Rc<str>),
     /// What this token is good for, as its issuer says.
@@ -34,13 +38,15 @@ pub(crate) enum Need {
 #[derive(Clone)]
 pub(crate) enum Fact {
     /// Of [`Need::VaultLogin`].
-    VaultLogin(Result<Rc<VaultToken>, VaultError>),
+    VaultLogin(Result<Rc<VaultToken>, CredentialError>),
     /// Of [`Need::Credential`].
-    Credential(Result<Rc<Fetched>, VaultError>),
+    Credential(Result<Rc<Fetched>, CredentialError>),
     /// Of [`Need::Keys`].
     Keys(Result<Rc<Keys>, KeysError>),
     /// Of [`Need::Introspection`]: its claims, or none where it is not active.
     Introspection(Result<Option<Rc<Json>>, IntrospectionError>),
+    /// Of what no decision waits for.
+    Renewal(Result<(), CredentialError>),
 }
 
 /// Why a decision stopped.
@@ -73,17 +79,23 @@ impl Facts {
         self.0.insert(need, fact);
     }
 
-    /// The login at a vault.
-    pub(crate) fn login(&self, vault: &Rc<str>) -> Option<&Result<Rc<VaultToken>, VaultError>> {
-        match self.get(|| Need::VaultLogin(Rc::clone(vault)))? {
+    /// A login at a vault.
+    pub(crate) fn login(
+        &self,
+        wanted: &WantedLogin,
+    ) -> Option<&Result<Rc<VaultToken>, CredentialError>> {
+        match self.get(|| Need::VaultLogin(wanted.clone()))? {
             Fact::VaultLogin(login) => Some(login),
             _ => None,
         }
     }
 
     /// The value of a credential.
-    pub(crate) fn credential(&self, name: &Rc<str>) -> Option<&Result<Rc<Fetched>, VaultError>> {
-        match self.get(|| Need::Credential(Rc::clone(name)))? {
+    pub(crate) fn credential(
+        &self,
+        wanted: &Wanted,
+    ) -> Option<&Result<Rc<Fetched>, CredentialError>> {
+        match self.get(|| Need::Credential(wanted.clone()))? {
             Fact::Credential(fetched) => Some(fetched),
             _ => None,
         }
@@ -122,6 +134,7 @@ impl Fact {
             Self::Credential(fetched) => fetched.is_err(),
             Self::Keys(keys) => keys.is_err(),
             Self::Introspection(said) => said.is_err(),
+            Self::Renewal(renewed) => renewed.is_err(),
         }
     }
 }
@@ -130,8 +143,10 @@ impl Gateway {
     /// The call that meets a need; `None` where there is none to make.
     pub(crate) fn call_for(&self, need: &Need, facts: &Facts, now: Timestamp) -> Option<HttpCall> {
         match need {
-            Need::VaultLogin(vault) => self.vaults.get(vault)?.login_call(),
-            Need::Credential(name) => self.read_call(name, facts, now),
+            Need::VaultLogin(wanted) => self.login_call(wanted),
+            Need::LoginRenewal(wanted) => self.renew_login_call(wanted, now),
+            Need::Credential(wanted) => self.fetch_call(wanted, facts, now),
+            Need::LeaseRenewal(wanted) => self.renew_lease_call(wanted, now),
             Need::Keys(issuer) => self.identity.keys_call(issuer),
             Need::Introspection(token) => self.identity.introspection_call(token),
         }
@@ -148,11 +163,17 @@ impl Gateway {
         now: Timestamp,
     ) -> Option<Fact> {
         match need {
-            Need::VaultLogin(vault) => {
-                Some(Fact::VaultLogin(self.learn_login(vault, outcome, now)))
+            Need::VaultLogin(wanted) => {
+                Some(Fact::VaultLogin(self.learn_login(wanted, outcome, now)))
             }
-            Need::Credential(name) => {
-                self.learn_credential(name, outcome, since, now).map(Fact::Credential)
+            Need::LoginRenewal(wanted) => {
+                Some(Fact::Renewal(self.learn_renewed_login(wanted, outcome, now)))
+            }
+            Need::Credential(wanted) => {
+                self.learn_credential(wanted, outcome, since, now).map(Fact::Credential)
+            }
+            Need::LeaseRenewal(wanted) => {
+                Some(Fact::Renewal(self.learn_renewed_lease(wanted, outcome, now)))
             }
             Need::Keys(issuer) => self.identity.learn_keys(issuer, outcome, now).map(Fact::Keys),
             Need::Introspection(_) => Some(Fact::Introspection(introspection::read(outcome))),

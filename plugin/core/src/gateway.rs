@@ -9,7 +9,7 @@ use toolgate_policy::{PolicyEngine, Problem};
 
 use crate::calls::Calls;
 use crate::config::{AuditConfig, Limits, Scheme};
-use crate::credentials::{Credential, CredentialCache, Vault};
+use crate::credentials::{Broker, Credential, CredentialCache, Injection, TokenEndpoint, Vault};
 use crate::event::HostQuestions;
 use crate::federation::Federation;
 use crate::identity::{Identity, RequiredScopes, TokenCache};
@@ -24,6 +24,7 @@ pub struct Gateway {
     pub(crate) policy: PolicyEngine,
     pub(crate) policy_set: Rc<str>,
     pub(crate) vaults: BTreeMap<Rc<str>, Vault>,
+    pub(crate) token_endpoints: BTreeMap<Rc<str>, TokenEndpoint>,
     pub(crate) credentials: BTreeMap<Rc<str>, Credential>,
     pub(crate) limits: Limits,
     pub(crate) origins: Vec<String>,
@@ -46,29 +47,21 @@ pub(crate) struct Server {
     pub(crate) scheme: Scheme,
     pub(crate) authority: Rc<str>,
     pub(crate) path: Rc<str>,
-    pub(crate) credential: Option<Injection>,
+    pub(crate) credentials: Vec<Injection>,
+    /// The audience that a caller's token must have to be passed on.
+    pub(crate) passthrough: Option<Rc<str>>,
     pub(crate) forward_headers: Vec<String>,
     pub(crate) scopes: RequiredScopes,
     pub(crate) mirrored: MirroredTools,
     pub(crate) normalize_accept: bool,
 }
 
-/// How a credential is attached: the header's value is `before`, the secret, `after`.
-pub(crate) struct Injection {
-    pub(crate) credential: Rc<str>,
-    pub(crate) header: String,
-    pub(crate) before: String,
-    pub(crate) after: String,
-}
-
 impl Gateway {
-    #[expect(clippy::too_many_arguments, reason = "the parts of one configuration")]
     pub(crate) fn new(
         servers: BTreeMap<Rc<str>, Server>,
         identity: Identity,
         policy: PolicyEngine,
-        vaults: BTreeMap<Rc<str>, Vault>,
-        credentials: BTreeMap<Rc<str>, Credential>,
+        broker: Broker,
         limits: Limits,
         origins: Vec<String>,
         audit: AuditConfig,
@@ -78,8 +71,9 @@ impl Gateway {
             identity,
             policy_set: policy.version().into(),
             policy,
-            vaults,
-            credentials,
+            vaults: broker.vaults,
+            token_endpoints: broker.token_endpoints,
+            credentials: broker.credentials,
             limits,
             origins,
             hosts: Vec::new(),

@@ -60,6 +60,17 @@ pub(crate) struct Head {
     pub(crate) version: Option<String>,
 }
 
+impl Head {
+    /// The bearer token that the caller presented, which was verified.
+    pub(crate) fn bearer(&self) -> Option<&str> {
+        // An anonymous caller may have sent anything.
+        self.caller.as_ref()?.issuer.as_ref()?;
+        let value = self.headers.single("authorization").ok().flatten()?;
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    }
+}
+
 /// A whole request that was understood.
 pub(crate) struct Asked {
     pub(crate) head: Head,

@@ -6,9 +6,10 @@ use std::rc::Rc;
 use toolgate_protocol::headers::{Headers, encode_mirrored};
 use toolgate_protocol::mcp::{Era, mirrored_name};
 
-use crate::credentials::Fetched;
+use crate::credentials::{Injected, Place, passthrough, with_parameter};
+use crate::denial::{Denial, Reason};
 use crate::event::{FieldValue, HeadEdit, UpstreamRequest};
-use crate::gateway::{Injection, Server};
+use crate::gateway::Server;
 use crate::request::{Asked, HttpMethod};
 use crate::secret::Secret;
 
@@ -31,13 +32,16 @@ pub(crate) const FORWARDED: &[&str] = &[
     "x-request-id",
 ];
 
-/// Builds the request for `server`. `filters` when the answer may be edited.
+/// Builds the request for `server`; `injected` are its credentials, in the order of its injections. `filters` when the answer may be edited.
+///
+/// # Errors
+/// [`Denial`] when what the server takes cannot be attached.
 pub(crate) fn request(
     server: &Server,
     asked: &Asked,
     filters: bool,
-    credential: Option<(&Injection, &Fetched)>,
-) -> UpstreamRequest {
+    injected: &[Injected],
+) -> Result<UpstreamRequest, Denial> {
     let era = asked.era;
     let mut edit = HeadEdit { remove: removed(server, asked), set: Vec::new() };
     let mut set = |name: &str, value: String| {
@@ -73,19 +77,34 @@ pub(crate) fn request(
     {
         set("mcp-session-id", session.clone());
     }
-    if let Some((injection, fetched)) = credential {
-        let Injection { header, before, after, .. } = injection;
-        let value = Secret::new(format!("{before}{}{after}", fetched.value.expose()));
-        edit.set.push((header.clone(), FieldValue::Secret(Rc::new(value))));
+    let mut query: Option<Secret> = None;
+    for (injection, Injected { fetched, .. }) in server.credentials.iter().zip(injected) {
+        let value = injection.format.filled(fetched).ok_or_else(|| {
+            Denial::new(Reason::Internal, "a credential lacks a field that its format names")
+        })?;
+        match &injection.place {
+            Place::Header(name) => {
+                edit.set.push((name.clone(), FieldValue::Secret(Rc::new(value))));
+            }
+            Place::Query(name) => query = Some(with_parameter(query, name, &value)),
+        }
+    }
+    if let Some(audience) = &server.passthrough {
+        let token = passthrough::token(asked, audience)?;
+        edit.set.push(("authorization".to_owned(), FieldValue::Secret(Rc::new(token))));
     }
     spare(&mut edit, &asked.head.headers);
-    UpstreamRequest {
+    let path = match query {
+        None => Rc::clone(&server.path),
+        Some(query) => format!("{}?{}", server.path, query.expose()).into(),
+    };
+    Ok(UpstreamRequest {
         cluster: Rc::clone(&server.cluster),
         scheme: server.scheme,
         authority: Rc::clone(&server.authority),
-        path: Rc::clone(&server.path),
+        path,
         edit,
-    }
+    })
 }
 
 /// Takes out of `edit` what `headers` make needless: each field is a call of the host.

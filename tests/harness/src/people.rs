@@ -81,6 +81,7 @@ impl Issuer {
             "other-audience" => claims["aud"] = json!("https://elsewhere.example"),
             "other-issuer" => claims["iss"] = json!("https://elsewhere.example"),
             "no-expiry" => claims["exp"] = Value::Null,
+            "walking" => claims["sub"] = json!("x/../alice"),
             "no-subject" => claims["sub"] = json!(""),
             "groups-as-text" => claims["groups"] = json!("finance"),
             "forged" => key = &self.other,

@@ -271,6 +271,16 @@ impl Scenario {
         }
     }
 
+    /// Servers that are given the caller's own token.
+    #[must_use]
+    pub fn passed_to(&self) -> Vec<String> {
+        let servers =
+            self.configuration.as_ref().and_then(|changes| changes["servers"].as_object());
+        let passed =
+            servers.into_iter().flatten().filter(|(_, server)| server["passthrough"].is_string());
+        passed.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Whether it says how time passes, which no real proxy's clock does.
     #[must_use]
     pub fn moves_the_clock(&self) -> bool {

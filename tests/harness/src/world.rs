@@ -20,7 +20,24 @@ pub const SECRETS: &[(&str, &str)] = &[
     ("API_KEY", "planted-api-key-of-ci-0123456789abcdef"),
     ("INTROSPECTION_SECRET", "planted-introspection-9b3d"),
     ("SESSION_KEY", "planted-session-key-0123456789abcdef"),
+    ("ALICE_KEY", "planted-key-of-alice-77e1"),
+    ("DB_PASSWORD", "planted-db-password-8d1f"),
+    ("CLIENT_SECRET", "planted-client-secret-66aa"),
+    ("ACCESS_TOKEN", "planted-access-token-f00d"),
 ];
+
+/// Which upstream a planted secret is for.
+#[must_use]
+pub fn is_meant(secret: &str, cluster: &str) -> bool {
+    match secret {
+        "BILLING_KEY" => cluster == "billing",
+        "ALICE_KEY" | "DB_PASSWORD" | "ACCESS_TOKEN" => cluster == "everything",
+        "SESSION_KEY" => false,
+        "INTROSPECTION_SECRET" => cluster == "idp",
+        // The gateway's own, for vaults and authorization servers.
+        _ => cluster == "vault",
+    }
+}
 
 /// A planted secret by its name.
 #[must_use]
@@ -77,6 +94,9 @@ struct State {
     asked: Vec<Asked>,
     logins: usize,
     revoked: usize,
+    /// Whose login a token is, where it is a caller's.
+    owners: BTreeMap<String, String>,
+    leases: usize,
 }
 
 impl Asked {
@@ -216,6 +236,12 @@ fn idp(asked: &Asked, behaviour: Behaviour) -> Answer {
 }
 
 fn vault(state: &mut State, asked: &Asked, behaviour: Behaviour) -> Answer {
+    if asked.path == "/oauth/token" {
+        return token_endpoint(asked, behaviour);
+    }
+    if let Some(answer) = further_engines(state, asked, behaviour) {
+        return answer;
+    }
     match (asked.method.as_str(), asked.path.as_str()) {
         ("POST", "/v1/auth/approle/login") => {
             let body: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
@@ -232,11 +258,7 @@ fn vault(state: &mut State, asked: &Asked, behaviour: Behaviour) -> Answer {
             )
         }
         ("GET", "/v1/secret/data/mcp/billing") => {
-            let valid = asked
-                .header("x-vault-token")
-                .and_then(|token| token.strip_prefix(secret("VAULT_TOKEN"))?.strip_prefix('-'))
-                .and_then(|number| number.parse::<usize>().ok())
-                .is_some_and(|number| number > state.revoked && number <= state.logins);
+            let valid = is_logged_in(state, asked);
             if !valid {
                 return reply(403, &json!({"errors": ["permission denied"]}));
             }
@@ -252,6 +274,142 @@ fn vault(state: &mut State, asked: &Asked, behaviour: Behaviour) -> Answer {
             )
         }
         _ => reply(404, &json!({"errors": []})),
+    }
+}
+
+/// Whether a request has a vault token that is good.
+fn is_logged_in(state: &State, asked: &Asked) -> bool {
+    asked
+        .header("x-vault-token")
+        .and_then(|token| token.strip_prefix(secret("VAULT_TOKEN"))?.strip_prefix('-'))
+        .and_then(|number| number.parse::<usize>().ok())
+        .is_some_and(|number| number > state.revoked && number <= state.logins)
+}
+
+/// Logins by token, per-user secrets, version 1 of the key-value engine, an engine that lends.
+fn further_engines(state: &mut State, asked: &Asked, behaviour: Behaviour) -> Option<Answer> {
+    let body: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let forbidden = || reply(403, &json!({"errors": ["permission denied"]}));
+    match (asked.method.as_str(), asked.path.as_str()) {
+        ("POST", "/v1/auth/jwt/login" | "/v1/auth/kubernetes/login") => {
+            let jwt = text("jwt");
+            if text("role") != "mcp" || jwt.is_empty() || behaviour == Behaviour::NoLogin {
+                return Some(reply(400, &json!({"errors": ["role or token is not accepted"]})));
+            }
+            state.logins += 1;
+            let token = format!("{}-{}", secret("VAULT_TOKEN"), state.logins);
+            if let Some(subject) = subject(&jwt) {
+                state.owners.insert(token.clone(), subject);
+            }
+            Some(reply(
+                200,
+                &json!({"auth": {"client_token": token, "lease_duration": 3600, "renewable": true}}),
+            ))
+        }
+        ("POST", "/v1/auth/token/renew-self") => Some(match is_logged_in(state, asked) {
+            false => forbidden(),
+            true => {
+                let token = asked.header("x-vault-token");
+                let auth =
+                    json!({"client_token": token, "lease_duration": 3600, "renewable": true});
+                reply(200, &json!({"auth": auth}))
+            }
+        }),
+        ("POST", "/v1/sys/leases/renew") => Some(match behaviour {
+            _ if !is_logged_in(state, asked) => forbidden(),
+            Behaviour::NoSecret => reply(400, &json!({"errors": ["lease not found"]})),
+            _ => reply(
+                200,
+                &json!({"lease_id": text("lease_id"), "lease_duration": 60, "renewable": true}),
+            ),
+        }),
+        ("GET", path) => {
+            let user = path.strip_prefix("/v1/secret/data/users/");
+            let user = user.and_then(|rest| rest.strip_suffix("/github")).map(str::to_owned);
+            if user.is_none() && !matches!(path, "/v1/kv1/mcp/billing" | "/v1/database/creds/app") {
+                return None;
+            }
+            if !is_logged_in(state, asked) {
+                return Some(forbidden());
+            }
+            let Some(user) = user else {
+                return Some(match path {
+                    "/v1/kv1/mcp/billing" => reply(
+                        200,
+                        &json!({"lease_duration": 2_764_800, "data": {"deep": {"key": secret("BILLING_KEY")}}}),
+                    ),
+                    _ => {
+                        state.leases += 1;
+                        let number = state.leases;
+                        reply(
+                            200,
+                            &json!({
+                                "lease_id": format!("database/creds/app/{number}"),
+                                "lease_duration": 60, "renewable": true,
+                                "data": {"username": format!("u-{number}"), "password": secret("DB_PASSWORD")},
+                            }),
+                        )
+                    }
+                });
+            };
+            // The vault's own policies: what a caller's login may read.
+            let owner = asked.header("x-vault-token").and_then(|token| state.owners.get(token));
+            if owner.is_some_and(|owner| *owner != user) {
+                return Some(forbidden());
+            }
+            Some(match user.as_str() {
+                "alice" => reply(
+                    200,
+                    &json!({"data": {"data": {"key": secret("ALICE_KEY")}, "metadata": {"version": 1}}}),
+                ),
+                _ => reply(404, &json!({"errors": []})),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// The `sub` of a token that somebody else has verified.
+fn subject(jwt: &str) -> Option<String> {
+    use base64::Engine as _;
+    let payload = jwt.split('.').nth(1)?;
+    let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).ok()?;
+    let claims: Value = serde_json::from_slice(&payload).ok()?;
+    claims.get("sub")?.as_str().map(str::to_owned)
+}
+
+/// A token endpoint that knows the gateway as a client, and of people only alice.
+fn token_endpoint(asked: &Asked, behaviour: Behaviour) -> Answer {
+    use base64::Engine as _;
+    let pair = format!("toolgate:{}", secret("CLIENT_SECRET"));
+    let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+    let body = String::from_utf8_lossy(&asked.body).into_owned();
+    let field = |name: &str| {
+        body.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap_or("")
+    };
+    let known = asked.header("authorization") == Some(basic.as_str())
+        || field("client_secret") == secret("CLIENT_SECRET");
+    if !known {
+        return reply(401, &json!({"error": "invalid_client"}));
+    }
+    let caller = match field("grant_type") {
+        "client_credentials" => Some("toolgate".to_owned()),
+        "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange" => {
+            subject(field("subject_token"))
+        }
+        "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer" => subject(field("assertion")),
+        _ => return reply(400, &json!({"error": "unsupported_grant_type"})),
+    };
+    match caller.as_deref() {
+        Some("toolgate" | "alice") => {
+            let kind = if behaviour == Behaviour::NoField { "DPoP" } else { "Bearer" };
+            reply(
+                200,
+                &json!({"access_token": secret("ACCESS_TOKEN"), "token_type": kind, "expires_in": 300}),
+            )
+        }
+        _ => reply(400, &json!({"error": "invalid_grant"})),
     }
 }
 

@@ -1,188 +1,481 @@
 //! Which credential a request gets: from this exchange, from memory, or as a need; and what answers
 //! leave in memory.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::vault::{Login, lease_answer, login_answer};
 use super::{
-    Credential, Fetched, KvCredential, Login, Vault, VaultError, VaultToken, login_answer,
+    CredentialError, Fetched, Injected, Lease, REFRESHED_AFTER, Source, Vault, VaultSecret,
+    VaultToken, Wanted, WantedLogin,
 };
-use crate::audit::AuditRecord;
+use crate::audit::{AuditRecord, digest, short_digest};
 use crate::denial::{Denial, Reason};
 use crate::event::{CallOutcome, HttpCall, Timestamp};
 use crate::facts::{Facts, Need, Stop};
-use crate::gateway::{Gateway, Injection, Server};
+use crate::gateway::{Gateway, Server};
+use crate::request::Asked;
 use crate::secret::Secret;
 
 /// A token that is refused though it is younger than this was not revoked: the vault's policies
 /// forbid what was asked.
 const SURELY_VALID: Duration = Duration::from_secs(1);
 
+/// A credential that a server refuses though it is younger than this would be no other if it were
+/// fetched again.
+const SURELY_CURRENT: Duration = Duration::from_secs(5);
+
 impl Gateway {
-    /// The credential that `server` wants.
+    /// The credentials that `server` wants, in the order of its injections.
     ///
     /// # Errors
-    /// [`Stop`] when it has to be fetched, or when it cannot be had.
-    pub(crate) fn credential<'a>(
-        &'a self,
-        server: &'a Server,
+    /// [`Stop`] with all that have to be fetched, or because one cannot be had.
+    pub(crate) fn credentials_for(
+        &self,
+        server: &Server,
+        asked: &Asked,
         facts: &Facts,
         now: Timestamp,
         audit: &mut AuditRecord,
-    ) -> Result<Option<(&'a Injection, Rc<Fetched>)>, Stop> {
-        let Some(injection) = &server.credential else { return Ok(None) };
-        let name = &injection.credential;
-        audit.credential = Some(Rc::clone(name));
-        let fetched = match facts.credential(name) {
-            Some(Ok(fetched)) => {
-                audit.credential_source = Some("vault");
-                Rc::clone(fetched)
+    ) -> Result<Vec<Injected>, Stop> {
+        let mut injected = Vec::with_capacity(server.credentials.len());
+        let mut needs = BTreeSet::new();
+        for injection in &server.credentials {
+            audit.credential = Some(Rc::clone(&injection.credential));
+            match self.credential(&injection.credential, asked, facts, now, audit) {
+                Ok(credential) => injected.push(credential),
+                Err(Stop::Need(more)) => needs.extend(more),
+                Err(denied) => return Err(denied),
             }
-            Some(Err(error)) => return Err(unavailable(*error, audit).into()),
-            None => match self.at_hand(name, now).map_err(|error| unavailable(error, audit))? {
-                Some((source, fetched)) => {
-                    audit.credential_source = Some(source);
-                    fetched
-                }
-                None => {
-                    let (vault, credential) = self.kept_in(name).ok_or_else(no_vault)?;
-                    self.vault_token(vault, credential, facts, now)
-                        .map_err(|missing| missing.stop(audit))?;
-                    return Err(Need::Credential(Rc::clone(name)).into());
-                }
-            },
-        };
-        fetched.used.set(true);
-        audit.credential_version = fetched.version;
-        Ok(Some((injection, fetched)))
+        }
+        if needs.is_empty() { Ok(injected) } else { Err(Stop::Need(needs.into_iter().collect())) }
     }
 
-    /// A credential that need not be fetched, and where it comes from.
-    fn at_hand(
+    fn credential(
         &self,
-        name: &str,
+        name: &Rc<str>,
+        asked: &Asked,
+        facts: &Facts,
         now: Timestamp,
-    ) -> Result<Option<(&'static str, Rc<Fetched>)>, VaultError> {
-        if let Some(Credential::Static(fetched)) = self.credentials.get(name) {
-            let fetched = fetched.as_ref().ok_or(VaultError::Unset)?;
-            return Ok(Some(("static", Rc::clone(fetched))));
+        audit: &mut AuditRecord,
+    ) -> Result<Injected, Stop> {
+        let wanted = self.wanted(name, asked, audit)?;
+        if let Some(result) = facts.credential(&wanted) {
+            return match result {
+                Ok(fetched) => {
+                    self.note(fetched, fetched.source, now, audit);
+                    Ok(Injected { wanted, fetched: Rc::clone(fetched) })
+                }
+                Err(error) => Err(self.refusal(&wanted, *error, audit).into()),
+            };
         }
-        let secrets = self.secrets.borrow();
-        let fetched = secrets.values.get(name).filter(|fetched| now < fetched.expires);
-        Ok(fetched.map(|fetched| ("cache", Rc::clone(fetched))))
+        if let Some(Source::Static(fetched)) = self.source(name) {
+            let fetched = fetched
+                .as_ref()
+                .ok_or_else(|| self.refusal(&wanted, CredentialError::Unset, audit))?;
+            self.note(fetched, fetched.source, now, audit);
+            return Ok(Injected { wanted, fetched: Rc::clone(fetched) });
+        }
+        let at_hand = self.secrets.borrow().value(&wanted, now).map(Rc::clone);
+        if let Some(fetched) = at_hand {
+            self.note(&fetched, "cache", now, audit);
+            return Ok(Injected { wanted, fetched });
+        }
+        if let Some(Source::Vault(secret)) = self.source(name) {
+            self.vault_token(secret, &wanted, facts, now).map_err(|missing| match missing {
+                MissingToken::Login(login) => Stop::from(Need::VaultLogin(login)),
+                MissingToken::Never(error) => self.refusal(&wanted, error, audit).into(),
+            })?;
+        }
+        if let Some(Source::Oauth(token)) = self.source(name)
+            && self.token_endpoints.get(&token.endpoint).is_none_or(|e| e.client_secret.is_none())
+        {
+            return Err(self.refusal(&wanted, CredentialError::Unset, audit).into());
+        }
+        Err(Need::Credential(wanted).into())
     }
 
-    /// A credential of a vault, and the vault.
-    fn kept_in(&self, name: &str) -> Option<(&Vault, &KvCredential)> {
-        match self.credentials.get(name)? {
-            Credential::Kv(credential) => Some((self.vaults.get(&credential.vault)?, credential)),
-            Credential::Static(_) => None,
+    fn note(
+        &self,
+        fetched: &Fetched,
+        source: &'static str,
+        now: Timestamp,
+        audit: &mut AuditRecord,
+    ) {
+        fetched.note_use(now);
+        audit.credential_source = Some(source);
+        audit.credential_version = fetched.version;
+        audit.credential_lease =
+            fetched.lease.as_ref().map(|lease| short_digest(lease.id.expose()));
+    }
+
+    fn source(&self, name: &Rc<str>) -> Option<&Source> {
+        self.credentials.get(name).map(|credential| &credential.source)
+    }
+
+    fn vault_of(&self, secret: &VaultSecret) -> Option<&Vault> {
+        self.vaults.get(&secret.vault)
+    }
+
+    /// What has to be looked up for this caller.
+    fn wanted(
+        &self,
+        name: &Rc<str>,
+        asked: &Asked,
+        audit: &mut AuditRecord,
+    ) -> Result<Wanted, Denial> {
+        let mut wanted = Wanted::by_all(name);
+        let needs_caller = match self.source(name) {
+            Some(Source::Vault(secret)) => {
+                if secret.path.is_per_caller() {
+                    let path = secret.path.path(asked.head.caller()?).map_err(|error| {
+                        audit.detail = Some(error.to_string());
+                        self.not_linked(name)
+                    })?;
+                    let path: Rc<str> = path.into();
+                    wanted.per = Some(Rc::clone(&path));
+                    wanted.path = Some(path);
+                }
+                matches!(
+                    self.vault_of(secret).map(|vault| &vault.login),
+                    Some(Login::Caller { .. })
+                )
+            }
+            Some(Source::Oauth(token)) => token.grant.is_per_caller(),
+            Some(Source::Static(_)) | None => false,
+        };
+        if needs_caller {
+            let token = asked.head.bearer().ok_or_else(|| {
+                audit.detail = Some("the caller presented no token".into());
+                self.not_linked(name)
+            })?;
+            // What one token may have is not for another, though the caller be the same.
+            wanted.per = Some(digest(token.as_bytes()).into());
+            wanted.caller = Some(Rc::new(Secret::new(token.to_owned())));
+        }
+        Ok(wanted)
+    }
+
+    fn refusal(&self, wanted: &Wanted, error: CredentialError, audit: &mut AuditRecord) -> Denial {
+        audit.detail = Some(error.to_string());
+        match error {
+            CredentialError::Missing | CredentialError::Forbidden if wanted.per.is_some() => {
+                self.not_linked(&wanted.name)
+            }
+            _ => Denial::new(
+                Reason::Credential,
+                "the credential for this server is not available at the moment; try again later",
+            ),
         }
     }
 
-    /// The token for the vault that holds a credential.
+    /// There is nothing for this caller, and trying again will not help.
+    fn not_linked(&self, name: &Rc<str>) -> Denial {
+        let link = self.credentials.get(name).and_then(|credential| credential.link_url.as_deref());
+        let Some(url) = link else {
+            let message =
+                "there is no credential for you at this server; ask whoever runs the gateway";
+            return Denial::new(Reason::CredentialNotLinked, message);
+        };
+        let message = format!(
+            "no account is linked for you at this server: link one at {url}, then try again"
+        );
+        Denial::new(Reason::CredentialNotLinked, message).with_data("link_url", url.into())
+    }
+
+    /// The login that a secret of a vault is read with.
+    fn wanted_login(secret: &VaultSecret, vault: &Vault, wanted: &Wanted) -> WantedLogin {
+        let is_callers = matches!(vault.login, Login::Caller { .. });
+        WantedLogin {
+            vault: Rc::clone(&secret.vault),
+            per: wanted.per.clone().filter(|_| is_callers),
+            caller: wanted.caller.clone().filter(|_| is_callers),
+        }
+    }
+
+    /// The token for the vault that holds a secret.
     fn vault_token(
         &self,
-        vault: &Vault,
-        credential: &KvCredential,
+        secret: &VaultSecret,
+        wanted: &Wanted,
         facts: &Facts,
         now: Timestamp,
     ) -> Result<Rc<Secret>, MissingToken> {
+        let vault = self.vault_of(secret).ok_or(MissingToken::Never(CredentialError::Unset))?;
         match &vault.login {
             Login::Token(token) => return Ok(Rc::clone(token)),
-            Login::Unset => return Err(MissingToken::Never(VaultError::Unset)),
-            Login::AppRole { .. } => {}
+            Login::Unset => return Err(MissingToken::Never(CredentialError::Unset)),
+            Login::Method { .. } | Login::Caller { .. } => {}
         }
-        let name = &credential.vault;
-        match facts.login(name) {
+        let wanted = Self::wanted_login(secret, vault, wanted);
+        match facts.login(&wanted) {
             Some(Ok(login)) => return Ok(Rc::clone(&login.token)),
             Some(Err(error)) => return Err(MissingToken::Never(*error)),
             None => {}
         }
-        match self.secrets.borrow().tokens.get(name).filter(|login| now < login.expires) {
+        match self.secrets.borrow().login(&wanted, now) {
             Some(login) => Ok(Rc::clone(&login.token)),
-            None => Err(MissingToken::Login(Need::VaultLogin(Rc::clone(name)))),
+            None => Err(MissingToken::Login(wanted)),
         }
     }
 
+    /// The call for [`Need::VaultLogin`].
+    pub(crate) fn login_call(&self, wanted: &WantedLogin) -> Option<HttpCall> {
+        self.vaults.get(&wanted.vault)?.login_call(wanted.caller.as_deref())
+    }
+
+    /// The call for [`Need::LoginRenewal`].
+    pub(crate) fn renew_login_call(
+        &self,
+        wanted: &WantedLogin,
+        now: Timestamp,
+    ) -> Option<HttpCall> {
+        let secrets = self.secrets.borrow();
+        let login = secrets.login(wanted, now)?;
+        Some(self.vaults.get(&wanted.vault)?.renew_login_call(&login.token))
+    }
+
     /// The call for [`Need::Credential`].
-    pub(crate) fn read_call(&self, name: &str, facts: &Facts, now: Timestamp) -> Option<HttpCall> {
-        let (vault, credential) = self.kept_in(name)?;
-        let token = self.vault_token(vault, credential, facts, now).ok()?;
-        Some(vault.read_call(credential, token))
+    pub(crate) fn fetch_call(
+        &self,
+        wanted: &Wanted,
+        facts: &Facts,
+        now: Timestamp,
+    ) -> Option<HttpCall> {
+        match self.source(&wanted.name)? {
+            Source::Vault(secret) => {
+                let token = self.vault_token(secret, wanted, facts, now).ok()?;
+                let shared;
+                let path = match &wanted.path {
+                    Some(path) => &**path,
+                    None => {
+                        shared = secret.path.sample();
+                        &shared
+                    }
+                };
+                Some(self.vault_of(secret)?.read_call(path, &token))
+            }
+            Source::Oauth(token) => {
+                self.token_endpoints.get(&token.endpoint)?.call(token, wanted.caller.as_deref())
+            }
+            Source::Static(_) => None,
+        }
+    }
+
+    /// The call for [`Need::LeaseRenewal`].
+    pub(crate) fn renew_lease_call(&self, wanted: &Wanted, now: Timestamp) -> Option<HttpCall> {
+        let Source::Vault(secret) = self.source(&wanted.name)? else { return None };
+        let token = self.vault_token(secret, wanted, &Facts::default(), now).ok()?;
+        let secrets = self.secrets.borrow();
+        let lease = secrets.value(wanted, now)?.lease.as_ref()?;
+        Some(self.vault_of(secret)?.renew_lease_call(lease, &token))
     }
 
     /// What the answer to a login says.
     pub(crate) fn learn_login(
         &self,
-        vault: &Rc<str>,
+        wanted: &WantedLogin,
         outcome: &CallOutcome,
         now: Timestamp,
-    ) -> Result<Rc<VaultToken>, VaultError> {
+    ) -> Result<Rc<VaultToken>, CredentialError> {
         let login = Rc::new(login_answer(outcome, now)?);
-        self.secrets.borrow_mut().tokens.insert(Rc::clone(vault), Rc::clone(&login));
+        self.secrets.borrow_mut().keep_login(wanted, &login, now);
         Ok(login)
     }
 
-    /// What the answer to a read, made at `since`, says; `None` when the login that it was made with
+    /// What the answer to the renewal of a login says: the same token for longer, or none any more.
+    pub(crate) fn learn_renewed_login(
+        &self,
+        wanted: &WantedLogin,
+        outcome: &CallOutcome,
+        now: Timestamp,
+    ) -> Result<(), CredentialError> {
+        let mut secrets = self.secrets.borrow_mut();
+        match login_answer(outcome, now) {
+            Ok(mut renewed) => {
+                let Some(login) = secrets.login(wanted, now) else { return Ok(()) };
+                renewed.token = Rc::clone(&login.token);
+                renewed.obtained = login.obtained;
+                // As much as it was given at first, or it nears the longest life that it may have.
+                let given = login.ends.since(login.obtained);
+                renewed.renewable &= renewed.ends.since(now) >= given / 2;
+                secrets.keep_login(wanted, &Rc::new(renewed), now);
+                Ok(())
+            }
+            Err(error) => {
+                if error.is_final() {
+                    secrets.forget_login(wanted);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What the answer to a fetch, made at `since`, says; `None` when the login that it was made with
     /// is no good any more, and another may be.
     pub(crate) fn learn_credential(
         &self,
-        name: &Rc<str>,
+        wanted: &Wanted,
         outcome: &CallOutcome,
         since: Timestamp,
         now: Timestamp,
-    ) -> Option<Result<Rc<Fetched>, VaultError>> {
-        let (vault, credential) = self.kept_in(name)?;
-        let fetched = credential.read_answer(outcome, now).map(Rc::new);
-        let mut secrets = self.secrets.borrow_mut();
-        match &fetched {
-            Ok(fetched) => {
-                secrets.values.insert(Rc::clone(name), Rc::clone(fetched));
-            }
-            Err(VaultError::Forbidden) if matches!(vault.login, Login::AppRole { .. }) => {
-                let suspect = match secrets.tokens.get(&credential.vault) {
-                    // Another exchange has found out already.
-                    None => true,
-                    Some(login) if login.obtained > since => true,
-                    // It may have been revoked: it is forgotten, and a new login tells.
-                    Some(login) => since.since(login.obtained) >= SURELY_VALID,
-                };
-                if suspect {
-                    secrets.tokens.retain(|vault, login| {
-                        *vault != credential.vault || login.obtained > since
-                    });
-                    return None;
+    ) -> Option<Result<Rc<Fetched>, CredentialError>> {
+        let fetched = match self.source(&wanted.name)? {
+            Source::Vault(secret) => {
+                let vault = self.vault_of(secret)?;
+                let login = Self::wanted_login(secret, vault, wanted);
+                let mut fetched = secret.read_answer(outcome, now);
+                let mut secrets = self.secrets.borrow_mut();
+                let known = secrets.login(&login, now).map(Rc::clone);
+                if let Ok(fetched) = &mut fetched
+                    && fetched.lease.is_some()
+                    && let Some(known) = &known
+                {
+                    // The vault takes back what it lent to a token when the token ends.
+                    fetched.expires = fetched.expires.min(known.ends);
                 }
+                let logs_in = matches!(vault.login, Login::Method { .. } | Login::Caller { .. });
+                if logs_in && matches!(fetched, Err(CredentialError::Forbidden)) {
+                    let suspect = match &known {
+                        // Another exchange has found out already.
+                        None => true,
+                        Some(known) if known.obtained > since => true,
+                        // It may have been revoked: it is forgotten, and a new login tells.
+                        Some(known) => since.since(known.obtained) >= SURELY_VALID,
+                    };
+                    if suspect {
+                        if known.is_some_and(|known| known.obtained <= since) {
+                            secrets.forget_login(&login);
+                        }
+                        return None;
+                    }
+                }
+                fetched
             }
+            Source::Oauth(token) => token.read_answer(outcome, now),
+            Source::Static(_) => return None,
+        };
+        let mut secrets = self.secrets.borrow_mut();
+        let fetched = fetched.map(Rc::new);
+        match &fetched {
+            Ok(fetched) => secrets.keep(wanted, fetched, now),
+            // It was answered that there is none (any more).
+            Err(error) if error.is_final() => secrets.forget(wanted),
             Err(_) => {}
         }
         Some(fetched)
     }
 
-    /// What should be fetched anew by now: values that are in use, and the logins for them.
+    /// What the answer to the renewal of a lease says: the same value for longer, or none any more.
+    pub(crate) fn learn_renewed_lease(
+        &self,
+        wanted: &Wanted,
+        outcome: &CallOutcome,
+        now: Timestamp,
+    ) -> Result<(), CredentialError> {
+        let mut secrets = self.secrets.borrow_mut();
+        match lease_answer(outcome) {
+            Ok((lent, renewable)) => {
+                let Some(old) = secrets.value(wanted, now) else { return Ok(()) };
+                let Some(lease) = &old.lease else { return Ok(()) };
+                let given = old.expires.since(old.obtained);
+                let renewed = Fetched {
+                    values: old.values.clone(),
+                    source: old.source,
+                    version: old.version,
+                    lease: Some(Lease {
+                        id: Secret::new(lease.id.expose().to_owned()),
+                        // Less and less: it nears the longest time that it may last, and a new one
+                        // is read before that.
+                        renewable: renewable && lent >= given / 2,
+                    }),
+                    obtained: now,
+                    refresh: now.after(lent.mul_f64(REFRESHED_AFTER)),
+                    expires: now.after(lent),
+                    used: Cell::new(old.used.get()),
+                    is_used: Cell::new(false),
+                };
+                secrets.keep(wanted, &Rc::new(renewed), now);
+                Ok(())
+            }
+            Err(error) => {
+                if error.is_final() {
+                    // Revoked: whoever asks next gets a new one.
+                    secrets.forget(wanted);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A server refused these credentials: those that may have changed since they were fetched are
+    /// forgotten, so that the next request fetches them. Whether there are any.
+    pub(crate) fn refused_by_server(&self, injected: &[Injected], now: Timestamp) -> bool {
+        let mut secrets = self.secrets.borrow_mut();
+        let mut forgotten = false;
+        for Injected { wanted, fetched } in injected {
+            let is_current =
+                secrets.value(wanted, now).is_some_and(|held| Rc::ptr_eq(held, fetched));
+            if is_current && now.since(fetched.obtained) >= SURELY_CURRENT {
+                secrets.forget(wanted);
+                forgotten = true;
+            }
+        }
+        forgotten
+    }
+
+    /// What should be renewed or fetched anew by now: values that are in use, and the logins for them.
+    /// What rests on the token of a caller ends with it.
     pub(crate) fn due(&self, now: Timestamp) -> Vec<Need> {
         let secrets = self.secrets.borrow();
         let mut due = BTreeSet::new();
-        for (name, fetched) in &secrets.values {
-            if !fetched.used.get() || now >= fetched.expires {
+        for (wanted, fetched) in secrets.values() {
+            if !fetched.is_used.get() || now >= fetched.expires {
                 continue;
             }
-            let Some((vault, credential)) = self.kept_in(name) else { continue };
-            let login = secrets.tokens.get(&credential.vault);
-            if login.is_some_and(|login| now >= login.refresh) {
-                due.insert(Need::VaultLogin(Rc::clone(&credential.vault)));
+            match self.source(&wanted.name) {
+                Some(Source::Vault(secret)) => {
+                    let Some(vault) = self.vault_of(secret) else { continue };
+                    if matches!(vault.login, Login::Caller { .. }) {
+                        continue;
+                    }
+                    let login = Self::wanted_login(secret, vault, wanted);
+                    let known = secrets.login(&login, now);
+                    if let Some(known) = known
+                        && known.renewable
+                        && now >= known.refresh
+                    {
+                        due.insert(Need::LoginRenewal(login.clone()));
+                    }
+                    if now < fetched.refresh {
+                        continue;
+                    }
+                    let same_login = known.is_none_or(|known| known.obtained <= fetched.obtained);
+                    match &fetched.lease {
+                        Some(lease) if lease.renewable && same_login => {
+                            due.insert(Need::LeaseRenewal(wanted.clone()));
+                        }
+                        _ => match self.vault_token(secret, wanted, &Facts::default(), now) {
+                            Ok(_) => {
+                                due.insert(Need::Credential(wanted.clone()));
+                            }
+                            // The value follows with a later tick.
+                            Err(MissingToken::Login(login)) => {
+                                due.insert(Need::VaultLogin(login));
+                            }
+                            Err(MissingToken::Never(_)) => {}
+                        },
+                    }
+                }
+                Some(Source::Oauth(token))
+                    if !token.grant.is_per_caller() && now >= fetched.refresh =>
+                {
+                    due.insert(Need::Credential(wanted.clone()));
+                }
+                Some(Source::Oauth(_) | Source::Static(_)) | None => {}
             }
-            if now < fetched.refresh {
-                continue;
-            }
-            match self.vault_token(vault, credential, &Facts::default(), now) {
-                Ok(_) => due.insert(Need::Credential(Rc::clone(name))),
-                // The value follows with a later tick.
-                Err(MissingToken::Login(login)) => due.insert(login),
-                Err(MissingToken::Never(_)) => false,
-            };
         }
         due.into_iter().collect()
     }
@@ -191,28 +484,7 @@ impl Gateway {
 /// Why there is no token for a vault.
 enum MissingToken {
     /// Nobody has logged in yet.
-    Login(Need),
+    Login(WantedLogin),
     /// There will be none.
-    Never(VaultError),
-}
-
-impl MissingToken {
-    fn stop(self, audit: &mut AuditRecord) -> Stop {
-        match self {
-            Self::Login(need) => need.into(),
-            Self::Never(error) => unavailable(error, audit).into(),
-        }
-    }
-}
-
-fn no_vault() -> Denial {
-    Denial::new(Reason::Internal, "a credential is configured without its vault")
-}
-
-fn unavailable(error: VaultError, audit: &mut AuditRecord) -> Denial {
-    audit.detail = Some(error.to_string());
-    Denial::new(
-        Reason::Credential,
-        "the credential for this server is not available at the moment; try again later",
-    )
+    Never(CredentialError),
 }

@@ -1,118 +1,118 @@
-//! Credentials for servers: what is asked of a vault, what its answers mean, what is remembered.
+//! Credentials for servers: where they come from, what they are attached as, how long they are used.
 //!
-//! Speaks the HTTP interface of Vault and OpenBao: AppRole login and reads of the key-value engine,
-//! version 2. Values live in the memory of one worker, in types that cannot be printed, until their
-//! time is over. Not here: which credential a request needs (`broker`), attaching it (`upstream`).
+//! Values live in the memory of one worker, in types that cannot be printed, until their time is over.
+//! Not here: the configuration's shape (`config::credentials`), the calls themselves (`calls`).
 
 mod broker;
+mod cache;
+mod compile;
+mod inject;
+mod oauth;
+pub(crate) mod passthrough;
+mod template;
+mod vault;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::rc::Rc;
 use std::time::Duration;
 
-use toolgate_protocol::json::{Json, Object};
-
-use crate::config::{KvConfig, Scheme};
-use crate::event::{CallOutcome, FieldValue, HttpCall, Timestamp};
+pub(crate) use self::cache::CredentialCache;
+pub(crate) use self::compile::Broker;
+pub(crate) use self::inject::{Injected, Injection, Place, with_parameter};
+pub(crate) use self::oauth::{AccessToken, TokenEndpoint};
+pub(crate) use self::vault::{Vault, VaultSecret, VaultToken};
+use crate::event::Timestamp;
 use crate::secret::Secret;
 
 /// What lasts for a time is fetched anew once this share of the time is over.
 const REFRESHED_AFTER: f64 = 0.75;
 
-/// A vault token is used until this share of its life is over, so that none expires under way.
-const TOKEN_LIFE_USED: f64 = 0.9;
-
-/// Largest answer of a vault that is read, in bytes.
-const LARGEST_ANSWER: usize = 64 << 10;
-
 /// Longest credential in bytes: what proxies accept as one header field.
 const LONGEST_CREDENTIAL: usize = 8 << 10;
 
-/// A vault, compiled.
-pub(crate) struct Vault {
-    pub(crate) cluster: Rc<str>,
-    pub(crate) scheme: Scheme,
-    pub(crate) authority: Rc<str>,
-    pub(crate) namespace: Option<String>,
-    pub(crate) login: Login,
-    pub(crate) timeout: Duration,
-}
-
-/// How the gateway logs in.
-pub(crate) enum Login {
-    /// With a token from the configuration.
-    Token(Rc<Secret>),
-    /// With the AppRole method.
-    AppRole {
-        /// Mount of the method under `auth/`.
-        mount: String,
-        /// The role's identifier.
-        role_id: Secret,
-        /// The secret that goes with it.
-        secret_id: Secret,
-    },
-    /// The configuration names a variable that is not set.
-    Unset,
-}
+/// Largest answer of a vault or an authorization server that is read, in bytes.
+const LARGEST_ANSWER: usize = 64 << 10;
 
 /// A credential, compiled.
-pub(crate) enum Credential {
-    /// Read from a vault.
-    Kv(KvCredential),
-    /// Part of the configuration; none where it names a variable that is not set.
+pub(crate) struct Credential {
+    pub(crate) source: Source,
+    /// Where a caller can link an account, when nothing is there for it.
+    pub(crate) link_url: Option<Rc<str>>,
+}
+
+/// Where a credential comes from.
+pub(crate) enum Source {
+    /// A vault.
+    Vault(VaultSecret),
+    /// A token endpoint.
+    Oauth(AccessToken),
+    /// The configuration; none where it names a variable that is not set.
     Static(Option<Rc<Fetched>>),
 }
 
-/// A credential in a vault's key-value engine.
-pub(crate) struct KvCredential {
+/// A credential that is wanted, and for whom. Two are the same when one value serves both.
+#[derive(Clone)]
+pub(crate) struct Wanted {
+    pub(crate) name: Rc<str>,
+    /// What sets it apart from other callers': their path, or the digest of their token. `None` where
+    /// one value serves all.
+    pub(crate) per: Option<Rc<str>>,
+    /// The path of this caller's, where it has one of its own.
+    pub(crate) path: Option<Rc<str>>,
+    /// The token that the caller presented, where fetching rests on it.
+    pub(crate) caller: Option<Rc<Secret>>,
+}
+
+/// A login that is wanted, and for whom.
+#[derive(Clone)]
+pub(crate) struct WantedLogin {
     pub(crate) vault: Rc<str>,
-    path: String,
-    field: String,
-    ttl: Duration,
+    /// The digest of the caller's token, where the login is the caller's.
+    pub(crate) per: Option<Rc<str>>,
+    /// That token.
+    pub(crate) caller: Option<Rc<Secret>>,
 }
 
 /// A credential's value with what audit says of it.
 pub(crate) struct Fetched {
-    pub(crate) value: Rc<Secret>,
+    /// The fields that were configured; the first is the credential, and there is one at least.
+    pub(crate) values: Vec<Rc<Secret>>,
+    pub(crate) source: &'static str,
     pub(crate) version: Option<u64>,
-    /// Fetched anew from then on, if it was used.
+    pub(crate) lease: Option<Lease>,
+    pub(crate) obtained: Timestamp,
+    /// Fetched anew from then on, if it is used.
     pub(crate) refresh: Timestamp,
     /// Used until then.
     pub(crate) expires: Timestamp,
-    /// Whether a request has used it since it was fetched.
-    pub(crate) used: Cell<bool>,
+    /// When a request used it last.
+    pub(crate) used: Cell<Timestamp>,
+    /// Whether one has used it since it was fetched.
+    pub(crate) is_used: Cell<bool>,
 }
 
-/// A login's token.
-pub(crate) struct VaultToken {
-    pub(crate) token: Rc<Secret>,
-    pub(crate) obtained: Timestamp,
-    pub(crate) refresh: Timestamp,
-    pub(crate) expires: Timestamp,
+/// What a vault has lent.
+pub(crate) struct Lease {
+    /// Whoever holds it can end it.
+    pub(crate) id: Secret,
+    pub(crate) renewable: bool,
 }
 
-/// What one worker remembers of vaults. Its size is bounded by the configuration: at most one entry
-/// for each vault and each credential.
-#[derive(Default)]
-pub(crate) struct CredentialCache {
-    pub(crate) tokens: BTreeMap<Rc<str>, Rc<VaultToken>>,
-    pub(crate) values: BTreeMap<Rc<str>, Rc<Fetched>>,
-}
-
-/// Why a vault gave no credential. `Display` is for the audit record; it holds nothing the vault said.
+/// Why there is no credential. `Display` is for the audit record; it holds nothing that a vault or an
+/// authorization server said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum VaultError {
-    /// The configuration takes the login or the credential from a variable that is not set.
+pub(crate) enum CredentialError {
+    /// The configuration takes something from a variable that is not set.
     #[error("an environment variable of the configuration is not set")]
     Unset,
     /// No answer in time.
     #[error("the vault did not answer")]
     Unreachable,
-    /// Status 403: the token or login is not accepted, or policy of the vault forbids the path.
+    /// The token or login is not accepted, or policy of the vault forbids the path.
     #[error("the vault refused access")]
     Forbidden,
-    /// Status 404: nothing is at this path.
+    /// Nothing is at this path, or there is nothing for this caller.
     #[error("the vault has nothing at this path")]
     Missing,
     /// Another status than 200.
@@ -132,90 +132,16 @@ pub(crate) enum VaultError {
     Value,
 }
 
-impl Vault {
-    /// The login call; `None` where a token is configured and nobody has to log in.
-    pub(crate) fn login_call(&self) -> Option<HttpCall> {
-        let Login::AppRole { mount, role_id, secret_id } = &self.login else { return None };
-        let body: Object = [("role_id", role_id.expose()), ("secret_id", secret_id.expose())]
-            .map(|(name, value)| (name, Json::from(value)))
-            .into_iter()
-            .collect();
-        let body = String::from_utf8(Json::from(body).to_bytes()).ok()?;
-        let mut call = self.call("POST", format!("/v1/auth/{mount}/login"), None);
-        call.headers.push(("content-type", FieldValue::Public("application/json".into())));
-        call.body = Some(Secret::new(body));
-        Some(call)
-    }
-
-    /// The call that reads a credential.
-    pub(crate) fn read_call(&self, credential: &KvCredential, token: Rc<Secret>) -> HttpCall {
-        self.call("GET", credential.path.clone(), Some(token))
-    }
-
-    fn call(&self, method: &'static str, path: String, token: Option<Rc<Secret>>) -> HttpCall {
-        // OpenBao and Vault agents ask for this header against request forgery.
-        let mut headers = vec![("x-vault-request", FieldValue::Public("true".into()))];
-        if let Some(token) = token {
-            headers.push(("x-vault-token", FieldValue::Secret(token)));
+impl CredentialError {
+    /// Whether it is an answer: what was good until now is not any more. Otherwise something is
+    /// broken, and what is at hand stays good until its own end.
+    fn is_final(self) -> bool {
+        match self {
+            Self::Forbidden | Self::Missing | Self::Field | Self::Value => true,
+            Self::Unset | Self::Unreachable | Self::Status(_) | Self::TooLarge | Self::Garbage => {
+                false
+            }
         }
-        if let Some(namespace) = &self.namespace {
-            headers.push(("x-vault-namespace", FieldValue::Public(namespace.clone())));
-        }
-        HttpCall {
-            cluster: Rc::clone(&self.cluster),
-            scheme: self.scheme,
-            authority: Rc::clone(&self.authority),
-            method,
-            path,
-            headers,
-            body: None,
-            timeout: self.timeout,
-            most_bytes: LARGEST_ANSWER,
-        }
-    }
-}
-
-impl KvCredential {
-    pub(crate) fn new(config: KvConfig) -> Self {
-        Self {
-            vault: config.vault.into(),
-            // Both parts were checked to hold only characters that stand for themselves in a path.
-            path: format!("/v1/{}/data/{}", config.mount, config.path),
-            field: config.field,
-            ttl: Duration::from_secs(config.ttl_seconds),
-        }
-    }
-
-    /// Reads the answer to [`Vault::read_call`].
-    pub(crate) fn read_answer(
-        &self,
-        outcome: &CallOutcome,
-        now: Timestamp,
-    ) -> Result<Fetched, VaultError> {
-        let answer = answer(outcome)?;
-        let secret = answer.get("data").ok_or(VaultError::Garbage)?;
-        let value = secret
-            .get("data")
-            .ok_or(VaultError::Garbage)?
-            .get(&self.field)
-            .and_then(Json::as_str)
-            .ok_or(VaultError::Field)?;
-        if !is_sendable(value) {
-            return Err(VaultError::Value);
-        }
-        let lease = lease(&answer, "lease_duration");
-        let life = lease.map_or(self.ttl, |lease| lease.min(self.ttl));
-        let version = match secret.at(&["metadata", "version"]) {
-            Some(Json::Integer(version)) => u64::try_from(*version).ok(),
-            _ => None,
-        };
-        Ok(Fetched {
-            value: Rc::new(Secret::new(value.to_owned())),
-            version,
-            refresh: now.after(life.mul_f64(REFRESHED_AFTER)),
-            expires: now.after(life),
-            used: Cell::new(false),
-        })
     }
 }
 
@@ -223,7 +149,23 @@ impl Fetched {
     /// A value that stays as it is.
     pub(crate) fn lasting(value: Rc<Secret>) -> Self {
         let never = Timestamp(Duration::MAX);
-        Self { value, version: None, refresh: never, expires: never, used: Cell::new(false) }
+        Self {
+            values: vec![value],
+            source: "static",
+            version: None,
+            lease: None,
+            obtained: Timestamp::default(),
+            refresh: never,
+            expires: never,
+            used: Cell::default(),
+            is_used: Cell::default(),
+        }
+    }
+
+    /// A request uses it.
+    fn note_use(&self, now: Timestamp) {
+        self.used.set(now);
+        self.is_used.set(true);
     }
 }
 
@@ -235,53 +177,59 @@ pub(crate) fn is_sendable(value: &str) -> bool {
         && value.trim() == value
 }
 
-/// Reads the answer to [`Vault::login_call`].
-pub(crate) fn login_answer(
-    outcome: &CallOutcome,
-    now: Timestamp,
-) -> Result<VaultToken, VaultError> {
-    let answer = match answer(outcome) {
-        // A wrong role or secret is 400 at the AppRole method.
-        Err(VaultError::Status(400)) => return Err(VaultError::Forbidden),
-        other => other?,
-    };
-    let auth = answer.get("auth").ok_or(VaultError::Garbage)?;
-    let token = auth
-        .get("client_token")
-        .and_then(Json::as_str)
-        .filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()))
-        .ok_or(VaultError::Garbage)?;
-    // A duration of zero is a token that does not expire; an hour makes sure of a new one.
-    let life = lease(auth, "lease_duration").unwrap_or(Duration::from_secs(3600));
-    Ok(VaultToken {
-        token: Rc::new(Secret::new(token.to_owned())),
-        obtained: now,
-        refresh: now.after(life.mul_f64(REFRESHED_AFTER)),
-        expires: now.after(life.mul_f64(TOKEN_LIFE_USED)),
-    })
-}
+impl Wanted {
+    /// What is the same for all callers.
+    pub(crate) fn by_all(name: &Rc<str>) -> Self {
+        Self { name: Rc::clone(name), per: None, path: None, caller: None }
+    }
 
-fn lease(answer: &Json, name: &str) -> Option<Duration> {
-    match answer.get(name) {
-        Some(Json::Integer(seconds)) if *seconds > 0 => {
-            Some(Duration::from_secs(seconds.unsigned_abs()))
-        }
-        _ => None,
+    fn key(&self) -> (&str, Option<&str>) {
+        (&self.name, self.per.as_deref())
     }
 }
 
-/// The JSON of a successful answer.
-fn answer(outcome: &CallOutcome) -> Result<Json, VaultError> {
-    match outcome {
-        CallOutcome::Failed => Err(VaultError::Unreachable),
-        CallOutcome::TooLarge => Err(VaultError::TooLarge),
-        CallOutcome::Response { status: 200, body, .. } => {
-            Json::parse(body).map_err(|_| VaultError::Garbage)
-        }
-        CallOutcome::Response { status: 403, .. } => Err(VaultError::Forbidden),
-        CallOutcome::Response { status: 404, .. } => Err(VaultError::Missing),
-        // What a proxy answers in place of a vault that it cannot reach.
-        CallOutcome::Response { status: 502..=504, .. } => Err(VaultError::Unreachable),
-        CallOutcome::Response { status, .. } => Err(VaultError::Status(*status)),
+impl WantedLogin {
+    fn key(&self) -> (&str, Option<&str>) {
+        (&self.vault, self.per.as_deref())
+    }
+}
+
+impl PartialEq for Wanted {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Wanted {}
+
+impl PartialOrd for Wanted {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Wanted {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialEq for WantedLogin {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for WantedLogin {}
+
+impl PartialOrd for WantedLogin {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for WantedLogin {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
     }
 }
