@@ -143,6 +143,12 @@ def login(part: "Part") -> None:
         part.run("login", "target/tools/python/bin/python", "tests/login/run.py")
 
 
+def federation(part: "Part") -> None:
+    """twenty-five real servers behind one endpoint of two Envoys, some of them failing under load"""
+    if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy", "python", "node", "fastmcp"):
+        part.run("federation", "tests/federation/run")
+
+
 def demo(part: "Part") -> None:
     """scripts/demo, which checks what it shows"""
     part.run("the demo", "scripts/demo")
@@ -150,7 +156,7 @@ def demo(part: "Part") -> None:
 
 PARTS: dict[str, Callable[["Part"], None]] = {
     part.__name__: part
-    for part in (lint, native, webassembly, wasm, kong, envoy, conformance, clients, login, peers, smuggling, demo)
+    for part in (lint, native, webassembly, wasm, kong, envoy, conformance, clients, login, peers, smuggling, federation, demo)
 }
 
 

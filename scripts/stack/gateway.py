@@ -3,7 +3,8 @@
 import json
 import socket
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,10 @@ class Settings:
     identity: Any = None
     """The identity of envoy/envoy.yaml where None."""
     forward_headers: tuple[str, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the plugin's configuration."""
+    workers: int = 1
+    name: str = "envoy"
 
 
 def start(supervisor: Supervisor, home: Path, settings: Settings) -> Gateway:
@@ -64,8 +69,8 @@ def start(supervisor: Supervisor, home: Path, settings: Settings) -> Gateway:
     config = home / "envoy.json"
     config.write_text(json.dumps(configured(yaml(ENVOY_CONFIG.read_text()), settings, port, admin_port), indent=2))
     command = [str(tools.envoy()), "-c", str(config), "--disable-hot-restart", "--file-flush-interval-msec", "100"]
-    command += ["--component-log-level", "main:warning", "--concurrency", "1"]
-    child = supervisor.start("envoy", command, cwd=ROOT, stdout=home / "access.log")
+    command += ["--component-log-level", "main:warning", "--concurrency", str(settings.workers)]
+    child = supervisor.start(settings.name, command, cwd=ROOT, stdout=home / "access.log")
     return Gateway(child, port, admin_port)
 
 
@@ -97,6 +102,7 @@ def configured(config: Any, settings: Settings, port: int, admin_port: int) -> A
     plugin["policy"] = {"name": "test", "policies": {"test.cedar": settings.policy}}
     for unused in ("vaults", "credentials"):
         plugin.pop(unused, None)
+    plugin.update(settings.more)
     resources["clusters"] = [cluster(resources["clusters"][0], name, at) for name, at in settings.servers.items()]
     return config
 

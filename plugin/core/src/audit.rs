@@ -106,6 +106,9 @@ pub struct AuditRecord {
     /// Elements of lists that the caller was shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listed: Option<usize>,
+    /// Servers whose lists could not be had, each with the reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
     /// Elements of lists that the caller may not see.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden: Option<usize>,
@@ -143,6 +146,7 @@ impl AuditRecord {
             ("client", self.client.as_deref()),
             ("server", self.server.as_deref()),
             ("portal", self.portal.as_deref()),
+            ("left_out", self.left_out.as_deref()),
             ("mcp_method", self.mcp_method.as_deref()),
             ("batch", batch),
             ("protocol_version", self.protocol_version),

@@ -150,6 +150,11 @@ impl Gateway {
         self.calls.borrow_mut().shared = true;
     }
 
+    /// Whether this host takes a request's body after calls, too: the one that shares calls does.
+    pub(crate) fn takes_late_bodies(&self) -> bool {
+        self.calls.borrow().shared
+    }
+
     /// Turns the outcome of a call into what it teaches.
     #[must_use]
     pub fn finish_call(&self, id: CallId, outcome: CallOutcome, now: Timestamp) -> FinishedCall {

@@ -44,7 +44,7 @@ impl Gateway {
         now: Timestamp,
         audit: &mut AuditRecord,
     ) -> Result<Verdict, Stop> {
-        let exposure = self.behind_portal(asked, audit)?;
+        let mut exposure = self.behind_portal(asked, facts, now, audit)?;
         let name = &*asked.head.server;
         let server = self.servers.get(name).ok_or_else(unknown_server)?;
         let operation = asked.operation()?;
@@ -61,7 +61,12 @@ impl Gateway {
         let injected = self.credentials_for(server, asked, facts, now, audit)?;
         let filter_lists = asked.batch.is_some()
             || matches!(operation, Some(Operation::List(_) | Operation::Listen { .. }) | None);
-        let upstream = upstream::request(server, asked, filter_lists, &injected)?;
+        let mut upstream = upstream::request(server, asked, filter_lists, &injected)?;
+        if let Some(exposure) = &mut exposure {
+            let bridge = self.bridge(server, asked, &injected, facts, now)?;
+            self.carry(&bridge, asked, &mut upstream.edit);
+            exposure.bridged(asked, bridge);
+        }
         Ok(Verdict { upstream, filter_lists, exposure, injected })
     }
 
@@ -140,6 +145,8 @@ impl Gateway {
     fn behind_portal(
         &self,
         asked: &Asked,
+        facts: &Facts,
+        now: Timestamp,
         audit: &mut AuditRecord,
     ) -> Result<Option<Exposure>, Stop> {
         let (Some(portal), Some(goal)) = (&asked.head.portal, &asked.goal) else {
@@ -156,12 +163,52 @@ impl Gateway {
                 *field = Some(shortened(name));
                 Err(unknown(what, name, asked.era).into())
             }
-            Goal::Shortened(..) | Goal::Portal => {
-                let message = "this endpoint does not offer that";
-                let status = if asked.era == Era::Modern { 404 } else { 200 };
-                Err(Denial::new(Reason::UnknownMethod, message).with_status(status).into())
+            Goal::Portal => {
+                self.answer_at_portal(portal, asked, facts, now, audit).and_then(|reply| {
+                    audit.policy_set = Some(Rc::clone(&self.policy_set));
+                    Err(Stop::Answer(reply))
+                })
+            }
+            Goal::Shortened(..) => {
+                let message = "a name was not looked up";
+                Err(Denial::new(Reason::Internal, message).into())
             }
         }
+    }
+
+    /// Finds out what a shortened name stands for, and puts it into the message.
+    ///
+    /// # Errors
+    /// [`Stop`] when the server's list has to be fetched, or has no such name.
+    pub(crate) fn lengthen(
+        &self,
+        asked: &mut Asked,
+        facts: &Facts,
+        now: Timestamp,
+        audit: &mut AuditRecord,
+    ) -> Result<(), Stop> {
+        let (Some(portal), Some(Goal::Shortened(index, named, exposed))) =
+            (&asked.head.portal, &asked.goal)
+        else {
+            return Ok(());
+        };
+        let (index, Some(member)) = (*index, portal.members.get(*index)) else {
+            return Err(unknown_server().into());
+        };
+        let found = self.lengthened((portal, member, *named, exposed), asked, facts, now)?;
+        let Some(own) = found else {
+            audit.tool = Some(shortened(exposed));
+            return Err(unknown("tool", exposed, asked.era).into());
+        };
+        asked.lengthen(index, &own);
+        Ok(())
+    }
+
+    /// Whether policy permits this to the caller, whatever the answer would be told.
+    pub(crate) fn permits(&self, asked: &Asked, target: &Target<'_>, now: Timestamp) -> bool {
+        let Ok(caller) = asked.head.caller() else { return false };
+        let facts = request_facts(asked, caller, now);
+        self.policy.decide(&caller.principal, target, &facts).is_permit()
     }
 
     /// Whether policy lets the caller of `asked` see this in a list.

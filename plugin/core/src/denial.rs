@@ -83,6 +83,8 @@ pub enum Reason {
     CredentialNotLinked,
     /// The server takes the caller's own token, which is not for it.
     TokenAudience,
+    /// The request has passed this gateway before, or too many others.
+    Loop,
     /// The gateway met a state that must not be.
     Internal,
     /// The server could not be reached or broke off.
@@ -133,6 +135,7 @@ impl Reason {
             Self::Credential => ("credential_unavailable", 503, 503),
             Self::CredentialNotLinked => ("credential_not_linked", 200, 403),
             Self::TokenAudience => ("token_audience", 200, 403),
+            Self::Loop => ("loop", 508, 508),
             Self::Internal => ("internal", 500, 500),
             Self::ServerUnreachable => ("server_unreachable", 503, 503),
             Self::ServerAnswer => ("server_answer", 502, 502),

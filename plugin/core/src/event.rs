@@ -159,6 +159,8 @@ pub struct HttpCall {
     pub path: String,
     /// Further header fields.
     pub headers: Vec<(&'static str, FieldValue)>,
+    /// The header fields that carry credentials.
+    pub credentials: Vec<(String, FieldValue)>,
     /// The body; it may hold a secret.
     pub body: Option<Secret>,
     /// How long to wait for the answer.

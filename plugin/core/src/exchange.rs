@@ -24,15 +24,16 @@ use crate::denial::{Denial, LocalReply, Reason};
 use crate::disclosure;
 use crate::event::{CallId, Effect, Event, FieldValue, Flow, HeadEdit, HostFacts, Timestamp};
 use crate::facts::{Facts, Need, Stop};
-use crate::federation::{Exposure, ExposureFilter};
+use crate::federation::{Exposure, ExposureFilter, Goal, MOST_PAGES};
 use crate::gateway::Gateway;
 use crate::hosts;
 use crate::request::{Asked, Head, body_too_large, body_withheld};
 use crate::response::{Answer, Awaited, Handling, Piece, ResponseFilter};
 use crate::session::Sessions;
 
-/// Most rounds of calls for one request: a stale login, a new one, a read, and some to spare.
-const MOST_ROUNDS: u8 = 8;
+/// Most rounds of calls for one request: a stale login, a new one, a read, a session, the pages of a
+/// list, and some to spare.
+const MOST_ROUNDS: u8 = MOST_PAGES as u8 + 10;
 
 /// One request through the gateway, its response and its record.
 pub struct Exchange {
@@ -310,6 +311,9 @@ impl Phase {
                 if let Err(reason) = filter.push(chunk, end, &mut bytes) {
                     fail(step.audit, reason);
                 }
+                if let Some(server) = filter.changed_lists() {
+                    step.gateway.catalogues.borrow_mut().forget(&server);
+                }
                 step.out.push(Effect::ReplaceChunk(bytes));
                 let next = if end { Self::Proxied } else { Self::ExposeResponse { filter } };
                 (next, Flow::Forward)
@@ -364,6 +368,7 @@ impl Step<'_> {
     fn read(&mut self, head: Head, body: &[u8]) -> (Phase, Flow) {
         match Asked::read(head, body, self.audit) {
             Ok(mut asked) => {
+                asked.began = self.now;
                 if asked.batch.is_some() && asked.head.caller.is_none() {
                     // What may go on has to be settled while the host still takes a body.
                     let message = "the token has to be verified first: send a message by itself";
@@ -404,12 +409,21 @@ impl Step<'_> {
 
     fn decide(&mut self, mut asked: Box<Asked>, mut facts: Facts, mut rounds: u8) -> (Phase, Flow) {
         loop {
+            let was_short = matches!(asked.goal, Some(Goal::Shortened(..)));
             let identified = match asked.head.caller {
                 Some(_) => Ok(()),
                 None => self.gateway.identify(&mut asked.head, &facts, self.now, self.audit),
             };
-            let decided =
-                identified.and_then(|()| self.gateway.decide(&asked, &facts, self.now, self.audit));
+            let decided = identified
+                .and_then(|()| self.gateway.lengthen(&mut asked, &facts, self.now, self.audit))
+                .and_then(|()| {
+                    self.gateway.prepare_known(&mut asked, self.now);
+                    self.gateway.decide(&asked, &facts, self.now, self.audit)
+                });
+            if was_short && rounds > 0 && decided.is_ok() && !self.gateway.takes_late_bodies() {
+                let message = "the names of this server have just been read; call again";
+                return self.deny_asked(Denial::new(Reason::ServerUnreachable, message), &asked);
+            }
             let needs = match decided {
                 Ok(Verdict { upstream, filter_lists, exposure, injected }) => {
                     self.audit.decision = Outcome::Allow;
@@ -419,6 +433,7 @@ impl Step<'_> {
                     return (Phase::ExpectResponseHead { asked, sent }, Flow::Forward);
                 }
                 Err(Stop::Deny(denial)) => return self.deny_asked(denial, &asked),
+                Err(Stop::Answer(reply)) => return self.answer(reply),
                 Err(Stop::Need(needs)) => needs,
             };
             rounds += 1;
@@ -428,7 +443,16 @@ impl Step<'_> {
                 return self.deny_asked(denial, &asked);
             };
             if !calls.awaited.is_empty() {
-                self.replace_body(&mut asked);
+                match asked.goal {
+                    // What it must be is known when its server is.
+                    Some(Goal::Shortened(..)) => {}
+                    Some(Goal::Member(_)) if self.gateway.takes_late_bodies() => {}
+                    Some(Goal::Member(_)) => {
+                        self.gateway.prepare(&mut asked, None);
+                        self.replace_body(&mut asked);
+                    }
+                    _ => self.replace_body(&mut asked),
+                }
                 self.out.extend(calls.made);
                 let (calls, since) = (calls.awaited, self.now);
                 return (Phase::ExpectFacts { asked, facts, calls, rounds, since }, Flow::Hold);
@@ -478,7 +502,7 @@ impl Step<'_> {
         let answer = Answer::read(headers, end);
         self.audit.upstream_status = answer.status;
         let limits = &self.gateway.limits;
-        let Handling { failure, mut edit, filter } =
+        let Handling { failure, mut edit, mut filter } =
             answer.handling(filter_lists, Awaited::of(&asked), limits);
         if matches!(answer.status, Some(401 | 403))
             && self.gateway.refused_by_server(&injected, self.now)
@@ -498,6 +522,13 @@ impl Step<'_> {
         }
         let mut exposing = None;
         if let Some(exposure) = exposure {
+            if let Some(key) = exposure.session.as_ref().filter(|_| answer.status == Some(404)) {
+                // The client cannot tell that this is not about its own session.
+                self.gateway.peers.borrow_mut().forget(key);
+                let ended = answer.session_ended(&Awaited::of(&asked));
+                fail(self.audit, Reason::ServerUnreachable);
+                (edit, filter) = (ended.edit, ended.filter);
+            }
             let edit = edit.get_or_insert_default();
             edit.remove.push("mcp-session-id".into());
             if filter.is_none() {
@@ -565,6 +596,14 @@ impl Step<'_> {
         self.audit.mcp_method = Some("OPTIONS".into());
         self.out.push(Effect::Reply(reply));
         Some((Phase::Replied, Flow::Hold))
+    }
+
+    /// Answers what the gateway can answer itself.
+    fn answer(&mut self, mut reply: LocalReply) -> (Phase, Flow) {
+        self.audit.decision = Outcome::Allow;
+        reply.headers.extend(self.origin.as_deref().map(cors::fields).unwrap_or_default());
+        self.out.push(Effect::Reply(reply));
+        (Phase::Replied, Flow::Hold)
     }
 
     fn deny_asked(&mut self, denial: Denial, asked: &Asked) -> (Phase, Flow) {

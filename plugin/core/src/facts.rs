@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use toolgate_protocol::json::Json;
+use toolgate_protocol::mcp::Era;
 
 use crate::credentials::{CredentialError, Fetched, VaultToken, Wanted, WantedLogin};
-use crate::denial::Denial;
+use crate::denial::{Denial, LocalReply};
 use crate::event::{CallOutcome, HttpCall, Timestamp};
+use crate::federation::{Access, Catalogue, CatalogueKey, Fault, Session, SessionKey};
 use crate::gateway::Gateway;
 use crate::identity::introspection::{self, IntrospectionError, PresentedToken};
 use crate::identity::{Keys, KeysError};
@@ -31,6 +33,12 @@ pub(crate) enum Need {
     Keys(Rc<str>),
     /// What this token is good for, as its issuer says.
     Introspection(PresentedToken),
+    /// The era of this server.
+    Era(Rc<str>, Access),
+    /// A session at a server of the legacy era.
+    Session(SessionKey),
+    /// A server's list, from this cursor on.
+    Catalogue(CatalogueKey, Option<Rc<str>>),
 }
 
 /// What was found out, a failure perhaps: a question that failed is not asked again by the same
@@ -47,6 +55,12 @@ pub(crate) enum Fact {
     Introspection(Result<Option<Rc<Json>>, IntrospectionError>),
     /// Of what no decision waits for.
     Renewal(Result<(), CredentialError>),
+    /// Of [`Need::Era`].
+    Era(Result<Era, Fault>),
+    /// Of [`Need::Session`].
+    Session(Result<Rc<Session>, Fault>),
+    /// Of the last page of a [`Need::Catalogue`].
+    Catalogue(Result<Rc<Catalogue>, Fault>),
 }
 
 /// Why a decision stopped.
@@ -55,6 +69,8 @@ pub(crate) enum Stop {
     Need(Vec<Need>),
     /// No.
     Deny(Denial),
+    /// The gateway has the answer itself.
+    Answer(LocalReply),
 }
 
 impl From<Denial> for Stop {
@@ -109,6 +125,14 @@ impl Facts {
         }
     }
 
+    /// The era of a server.
+    pub(crate) fn era(&self, server: &Rc<str>, access: &Access) -> Option<&Result<Era, Fault>> {
+        match self.get(|| Need::Era(Rc::clone(server), Rc::clone(access)))? {
+            Fact::Era(era) => Some(era),
+            _ => None,
+        }
+    }
+
     /// What an issuer says of a token.
     pub(crate) fn introspection(
         &self,
@@ -118,6 +142,30 @@ impl Facts {
             Fact::Introspection(said) => Some(said),
             _ => None,
         }
+    }
+
+    /// A session at a server.
+    pub(crate) fn session(&self, key: &SessionKey) -> Option<&Result<Rc<Session>, Fault>> {
+        match self.get(|| Need::Session(key.clone()))? {
+            Fact::Session(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// A server's whole list, or why there is none.
+    pub(crate) fn catalogue(&self, key: &CatalogueKey) -> Option<&Result<Rc<Catalogue>, Fault>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let first = Need::Catalogue(key.clone(), None);
+        let pages = self.0.range(first..).map_while(|(need, fact)| match need {
+            Need::Catalogue(of, _) if of == key => Some(fact),
+            _ => None,
+        });
+        pages.last().and_then(|fact| match fact {
+            Fact::Catalogue(catalogue) => Some(catalogue),
+            _ => None,
+        })
     }
 
     /// With warm caches there are no facts, and no need has to be made to find that out.
@@ -135,6 +183,9 @@ impl Fact {
             Self::Keys(keys) => keys.is_err(),
             Self::Introspection(said) => said.is_err(),
             Self::Renewal(renewed) => renewed.is_err(),
+            Self::Era(era) => era.is_err(),
+            Self::Session(session) => session.is_err(),
+            Self::Catalogue(catalogue) => catalogue.is_err(),
         }
     }
 }
@@ -149,6 +200,9 @@ impl Gateway {
             Need::LeaseRenewal(wanted) => self.renew_lease_call(wanted, now),
             Need::Keys(issuer) => self.identity.keys_call(issuer),
             Need::Introspection(token) => self.identity.introspection_call(token),
+            Need::Era(server, access) => self.era_call(server, access, facts, now),
+            Need::Session(key) => self.session_call(key, facts, now),
+            Need::Catalogue(key, cursor) => self.catalogue_call(key, cursor.as_ref(), facts, now),
         }
     }
 
@@ -177,6 +231,11 @@ impl Gateway {
             }
             Need::Keys(issuer) => self.identity.learn_keys(issuer, outcome, now).map(Fact::Keys),
             Need::Introspection(_) => Some(Fact::Introspection(introspection::read(outcome))),
+            Need::Era(server, _) => Some(Fact::Era(self.learn_era(server, outcome, now))),
+            Need::Session(key) => self.learn_session(key, outcome, now).map(Fact::Session),
+            Need::Catalogue(key, cursor) => {
+                self.learn_catalogue(key, cursor.as_ref(), outcome, since, now).map(Fact::Catalogue)
+            }
         }
     }
 }

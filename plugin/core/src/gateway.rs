@@ -11,7 +11,7 @@ use crate::calls::Calls;
 use crate::config::{AuditConfig, Limits, Scheme};
 use crate::credentials::{Broker, Credential, CredentialCache, Injection, TokenEndpoint, Vault};
 use crate::event::HostQuestions;
-use crate::federation::Federation;
+use crate::federation::{Catalogues, Federation, Peers};
 use crate::identity::{Identity, RequiredScopes, TokenCache};
 use crate::mirrors::{LearnedMirrors, MirroredTools};
 use crate::session::Sessions;
@@ -35,6 +35,8 @@ pub struct Gateway {
     pub(crate) sessions: Sessions,
     pub(crate) federation: Option<Federation>,
     pub(crate) mirrors: LearnedMirrors,
+    pub(crate) peers: RefCell<Peers>,
+    pub(crate) catalogues: RefCell<Catalogues>,
     pub(crate) calls: RefCell<Calls>,
     warnings: Vec<Problem>,
     record_seed: Cell<u64>,
@@ -83,6 +85,8 @@ impl Gateway {
             sessions: Sessions::Unbound,
             federation: None,
             mirrors: LearnedMirrors::default(),
+            peers: RefCell::default(),
+            catalogues: RefCell::default(),
             calls: RefCell::default(),
             warnings: Vec::new(),
             record_seed: Cell::new(0),

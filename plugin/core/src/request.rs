@@ -16,7 +16,9 @@ use crate::batch::Batch;
 use crate::denial::{Denial, Reason};
 use crate::event::{HostFacts, Timestamp};
 use crate::facts::{Facts, Stop};
-use crate::federation::{Goal, Portal, resolve};
+use crate::federation::{
+    Access, Goal, HOPS, Portal, PortalSession, Rekeyed, SessionKey, rename, resolve,
+};
 use crate::gateway::Gateway;
 use crate::identity::{AskedEndpoint, Known, KnownCaller, RequiredScopes};
 
@@ -56,6 +58,10 @@ pub(crate) struct Head {
     pub(crate) session: Option<String>,
     /// The same as its server knows it.
     pub(crate) server_session: Option<String>,
+    /// The session at a portal.
+    pub(crate) portal_session: Option<PortalSession>,
+    /// The gateways that the request has passed.
+    pub(crate) hops: Rc<str>,
     /// `MCP-Protocol-Version` as it was sent.
     pub(crate) version: Option<String>,
 }
@@ -80,8 +86,14 @@ pub(crate) struct Asked {
     pub(crate) era: Era,
     /// The revision the client says; legacy clients up to 2025-03-26 say none.
     pub(crate) revision: Option<Version>,
+    /// When it was read.
+    pub(crate) began: Timestamp,
     /// Whom a message through a portal is for.
     pub(crate) goal: Option<Goal>,
+    /// What the request was called before it got an id of the gateway's own.
+    pub(crate) rekeyed: Option<Rekeyed>,
+    /// Whether the body is what the server of a portal reads.
+    pub(crate) prepared: bool,
     /// The message as it goes on: the parsed one, serialised again. Taken when it is sent.
     pub(crate) body: Vec<u8>,
     /// Its length in bytes.
@@ -140,6 +152,7 @@ impl Gateway {
             return Err(Denial::new(Reason::Header, message));
         }
         audit.session = session.as_deref().map(short_digest);
+        let hops: Rc<str> = header(HOPS)?.unwrap_or_default().into();
         let mut head = Head {
             http_method,
             server: name.into(),
@@ -152,6 +165,8 @@ impl Gateway {
             host,
             session,
             server_session: None,
+            portal_session: None,
+            hops,
             version,
         };
         let known = self.servers.get_key_value(&head.server).map(|(name, _)| Rc::clone(name));
@@ -163,6 +178,9 @@ impl Gateway {
             // It is found out once the body is there, which one host does not take later.
             Ok(()) | Err(Stop::Need(_)) => {}
             Err(Stop::Deny(denial)) => return Err(denial),
+            Err(Stop::Answer(_)) => {
+                return Err(Denial::new(Reason::Internal, "nothing was asked yet"));
+            }
         }
         head.server = match (known, &head.portal) {
             (Some(server), _) => server,
@@ -172,6 +190,7 @@ impl Gateway {
         if head.portal.is_some() && http_method != HttpMethod::Post {
             return Err(http_method_refused("POST"));
         }
+        self.check_hops(&head.hops)?;
         if http_method == HttpMethod::Post {
             check_body_headers(&head.headers, self.limits.request_bytes)?;
         }
@@ -213,9 +232,16 @@ impl Gateway {
         let era = head.version.as_deref().and_then(Version::parse).map(Version::era);
         if let Some(id) = &head.session
             && era != Some(Era::Modern)
-            && head.portal.is_none()
         {
-            head.server_session = Some(self.sessions.open(&caller.owner, name, id)?);
+            match &head.portal {
+                None => {
+                    head.server_session = Some(self.sessions.open(&caller.owner, name, id)?);
+                }
+                Some(portal) => {
+                    let plain = self.sessions.open_portal(&caller.owner, &portal.name, id)?;
+                    head.portal_session = Some(PortalSession::read(&plain)?);
+                }
+            }
         }
         head.caller = Some(caller);
         Ok(())
@@ -317,7 +343,10 @@ impl Asked {
             batch: None,
             era,
             revision: version,
+            began: Timestamp::default(),
             goal: None,
+            rekeyed: None,
+            prepared: false,
             body: Vec::new(),
             body_length: 0,
         };
@@ -336,7 +365,10 @@ impl Asked {
             batch: None,
             era,
             revision: None,
+            began: Timestamp::default(),
             goal: None,
+            rekeyed: None,
+            prepared: false,
             body: Vec::new(),
             body_length: 0,
         }
@@ -370,6 +402,41 @@ impl Asked {
         self.head.server = goal.server(portal);
         self.goal = Some(goal);
         audit.server = (!self.head.server.is_empty()).then(|| Rc::clone(&self.head.server));
+    }
+
+    /// Whether the server of a portal has a session of this client alone.
+    pub(crate) fn has_own_session(&self) -> bool {
+        self.era == Era::Legacy && self.head.portal_session.is_some()
+    }
+
+    /// The session in which a server of the legacy era is asked.
+    ///
+    /// # Errors
+    /// A [`Denial`] when the caller is not known.
+    pub(crate) fn session_key(&self, access: Access) -> Result<SessionKey, Denial> {
+        let server = Rc::clone(&self.head.server);
+        let own = self.head.portal_session.as_ref().filter(|_| self.has_own_session());
+        Ok(match own {
+            Some(PortalSession { id, capabilities }) => SessionKey {
+                server,
+                owner: format!("session {id}").into(),
+                capabilities: Rc::clone(capabilities),
+                access,
+            },
+            None => {
+                let owner = format!("principal {}", self.head.caller()?.owner).into();
+                SessionKey { server, owner, capabilities: "".into(), access }
+            }
+        })
+    }
+
+    /// Puts the server's own name where a shortened one stands.
+    pub(crate) fn lengthen(&mut self, member: usize, own: &str) {
+        let Some(message) = &mut self.message else { return };
+        rename(message, own);
+        self.body = message.to_bytes();
+        self.body_length = self.body.len();
+        self.goal = Some(Goal::Member(member));
     }
 
     /// The protocol version that the client's header names.

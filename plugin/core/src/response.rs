@@ -210,6 +210,17 @@ impl Answer {
         Some(filter)
     }
 
+    /// In place of a 404 about a session at a server that the client knows nothing of.
+    pub(crate) fn session_ended(&self, awaited: &Awaited) -> Handling {
+        let text = "the server had ended the session; call again, and a new one is opened";
+        let mut ended = self.replaced(Reason::ServerUnreachable, text, awaited);
+        if let Some(edit) = &mut ended.edit {
+            edit.set.retain(|(name, _)| name != ":status");
+            edit.set.push((":status".into(), FieldValue::Public("503".into())));
+        }
+        ended
+    }
+
     /// An error of the gateway in place of the answer. One that came without a body gets none: its
     /// status has to say it all.
     fn replaced(&self, reason: Reason, text: &str, awaited: &Awaited) -> Handling {

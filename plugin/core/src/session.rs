@@ -32,12 +32,15 @@ const NONCE_BYTES: usize = 12;
 pub(crate) enum Purpose {
     /// The session id of one server.
     Session,
+    /// The session id of an endpoint of several servers.
+    Portal,
 }
 
 impl Purpose {
     fn label(self) -> &'static [u8] {
         match self {
             Self::Session => b"session",
+            Self::Portal => b"portal",
         }
     }
 }
@@ -98,6 +101,39 @@ impl Sessions {
                 keys.seal(Bound { purpose: Purpose::Session, owner, server }, id.as_bytes())
             }
             Self::Unset => None,
+        }
+    }
+}
+
+impl Sessions {
+    /// What was sealed into the session id of an endpoint of several servers.
+    ///
+    /// # Errors
+    /// A 404 [`Denial`] for an id that is not of this owner's sessions there, which is every id where
+    /// no key is configured; 503 when no key can be had.
+    pub(crate) fn open_portal(
+        &self,
+        owner: &str,
+        portal: &str,
+        id: &str,
+    ) -> Result<Vec<u8>, Denial> {
+        let unknown = || Denial::new(Reason::UnknownSession, "Session not found");
+        match self {
+            Self::Unbound => Err(unknown()),
+            Self::Sealed(keys) => keys
+                .open(Bound { purpose: Purpose::Portal, owner, server: portal }, id)
+                .ok_or_else(unknown),
+            Self::Unset => self.open(owner, portal, id).map(String::into_bytes),
+        }
+    }
+
+    /// A session id of an endpoint of several servers; `None` where no key is configured.
+    pub(crate) fn seal_portal(&self, owner: &str, portal: &str, plain: &[u8]) -> Option<String> {
+        match self {
+            Self::Sealed(keys) => {
+                keys.seal(Bound { purpose: Purpose::Portal, owner, server: portal }, plain)
+            }
+            Self::Unbound | Self::Unset => None,
         }
     }
 }

@@ -199,6 +199,7 @@ fn dispatch(host: Host, call: &HttpCall) -> Option<u32> {
         vec![(":method", call.method), (":path", &call.path), (":authority", &call.authority)];
     headers.extend(host.call_scheme(call).map(|scheme| (":scheme", scheme)));
     headers.extend(call.headers.iter().map(|(name, value)| (*name, value.expose())));
+    headers.extend(call.credentials.iter().map(|(name, value)| (&**name, value.expose())));
     let body = call.body.as_ref().map(|body| body.expose().as_bytes());
     match calls::make(&call.cluster, headers, body, call.timeout) {
         Ok(token) => Some(token),

@@ -4,6 +4,7 @@
 //! host does for each call of the plugin is not in here: `scripts/bench --host-calls` has that.
 #![allow(clippy::indexing_slicing, reason = "into a document of this repository, in a bench")]
 
+mod federation;
 #[path = "messages.rs"]
 #[allow(dead_code, reason = "the other program asks for more")]
 mod messages;
@@ -34,9 +35,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         json!({"static": {"value": "only-the-server-sees-this"}});
     plugin["vaults"] = json!({});
     // `bench-pieces TEXT` runs only the pieces with this in their name, and longer: for a profiler;
-    // `bench-pieces policies` only what many policies cost.
+    // `bench-pieces policies` only what many policies cost, `federation` what many servers do.
     match std::env::args().nth(1) {
         Some(text) if text == "policies" => policies::report(),
+        Some(text) if text == "federation" => federation::report(),
         None => {
             exchanges(&plugin, &token)?;
             pieces(
@@ -44,7 +46,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                 &token,
                 &Chosen { text: String::new(), time: Duration::from_millis(400) },
             )?;
-            policies::report()
+            policies::report()?;
+            federation::report()
         }
         Some(text) => pieces(plugin, &token, &Chosen { text, time: Duration::from_secs(4) }),
     }

@@ -286,6 +286,7 @@ fn call_out(world: &World, call: &HttpCall) -> CallOutcome {
             .headers
             .iter()
             .map(|(n, v)| ((*n).to_owned(), v.expose().to_owned()))
+            .chain(call.credentials.iter().map(|(n, v)| (n.clone(), v.expose().to_owned())))
             .collect(),
         body: call.body.as_ref().map(|body| body.expose().as_bytes().to_vec()).unwrap_or_default(),
     };

@@ -82,17 +82,25 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
     let mut session = driver.start(scenario, Arc::clone(&world))?;
     let mut problems = Vec::new();
     let mut tokens = Vec::new();
+    // The session id that the client was given last.
+    let mut given = String::new();
     for (index, script) in scenario.exchanges.iter().enumerate() {
         world.behave(&script.world);
         session.advance(Duration::from_secs(script.after_seconds));
         for _ in 0..script.ticks {
             session.tick();
         }
-        let request = request(script, issuer, session.now())?;
+        let mut request = request(script, issuer, session.now())?;
+        for (_, value) in request.headers.iter_mut().filter(|(_, value)| value == "{session}") {
+            value.clone_from(&given);
+        }
         tokens.extend(
             request.headers.iter().find(|(n, _)| n == "authorization").map(|(_, v)| v.clone()),
         );
         let observed = session.exchange(&request)?;
+        if let Some((_, id)) = observed.headers.iter().find(|(name, _)| name == "mcp-session-id") {
+            given.clone_from(id);
+        }
         let asked = world.take_asked();
         let mut found = Vec::new();
         compare(&script.expect, &observed, &asked, &mut found);

@@ -89,6 +89,18 @@ pub enum Behaviour {
     Rotated,
     /// An identity provider: it publishes no keys.
     NoKeys,
+    /// A server that knows nothing but sessions.
+    Legacy,
+    /// The same, and it has forgotten the sessions it had.
+    LegacyRestarted,
+    /// A server: its list of tools does not end.
+    Endless,
+    /// A server: it has 10,000 tools.
+    Many,
+    /// A server: the names of its tools are not what clients accept.
+    Odd,
+    /// A server: what it answers is for another request.
+    OtherId,
     /// A server: its lists are compressed although nobody asked.
     Gzip,
     /// A server: it answers within sessions only, of which there is one, `session-1`.
@@ -141,7 +153,8 @@ pub struct RequestScript {
     /// What the host vouches for.
     #[serde(default)]
     pub host: HostScript,
-    /// Header fields besides `content-type`, `accept` and the token. A `null` takes a default away.
+    /// Header fields besides `content-type`, `accept` and the token. A `null` takes a default away;
+    /// `{session}` is the session id that the client was given last.
     #[serde(default)]
     pub headers: BTreeMap<String, Option<String>>,
     /// Header fields to add a second time.

@@ -97,6 +97,17 @@ struct State {
     /// Whose login a token is, where it is a caller's.
     owners: BTreeMap<String, String>,
     leases: usize,
+    /// Sessions that servers of the legacy era have opened, by cluster.
+    sessions: BTreeMap<String, Sessions>,
+}
+
+#[derive(Debug, Default)]
+struct Sessions {
+    opened: usize,
+    /// Those up to this one are forgotten.
+    forgotten: usize,
+    /// Those that the client has said are open.
+    ready: Vec<usize>,
 }
 
 impl Asked {
@@ -114,6 +125,10 @@ impl World {
         for (cluster, behaviour) in behaviours {
             if *behaviour == Behaviour::Revoked {
                 state.revoked = state.logins;
+            }
+            if *behaviour == Behaviour::LegacyRestarted {
+                let sessions = state.sessions.entry(cluster.clone()).or_default();
+                sessions.forgotten = sessions.opened;
             }
             state.behaviours.insert(cluster.clone(), *behaviour);
         }
@@ -162,6 +177,7 @@ impl World {
             }),
             _ if asked.cluster == "idp" => idp(&asked, behaviour),
             _ if asked.cluster == "vault" => vault(&mut state, &asked, behaviour),
+            Behaviour::Legacy | Behaviour::LegacyRestarted => legacy(&mut state, &asked, behaviour),
             _ => server(&asked, behaviour),
         };
         match answer {
@@ -413,6 +429,41 @@ fn token_endpoint(asked: &Asked, behaviour: Behaviour) -> Answer {
     }
 }
 
+/// A server that knows nothing but sessions (2025-11-25, "Session Management"), and holds clients to them.
+fn legacy(state: &mut State, asked: &Asked, behaviour: Behaviour) -> Answer {
+    let refuse = |status: u16, message: &str| {
+        reply(
+            status,
+            &json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32000, "message": message}}),
+        )
+    };
+    let message: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+    let method = message.get("method").and_then(Value::as_str).unwrap_or_default();
+    let sessions = state.sessions.entry(asked.cluster.clone()).or_default();
+    if method == "initialize" {
+        sessions.opened += 1;
+        let Answer::Reply(mut reply) = server(asked, behaviour) else { return Answer::Nobody };
+        reply.headers.retain(|(name, _)| name != "mcp-session-id");
+        reply.headers.push(("mcp-session-id".into(), format!("legacy-{}", sessions.opened)));
+        return Answer::Reply(reply);
+    }
+    if asked.header("mcp-protocol-version") == Some("2026-07-28") {
+        return refuse(400, "Bad Request: Unsupported protocol version");
+    }
+    let Some(session) = asked.header("mcp-session-id") else {
+        return refuse(400, "Bad Request: Server not initialized");
+    };
+    let number = session.strip_prefix("legacy-").and_then(|number| number.parse::<usize>().ok());
+    let known = number.filter(|number| *number > sessions.forgotten && *number <= sessions.opened);
+    let Some(number) = known else { return refuse(404, "Session not found") };
+    if method == "notifications/initialized" {
+        sessions.ready.push(number);
+    } else if !sessions.ready.contains(&number) {
+        return refuse(400, "Received request before initialization was complete");
+    }
+    server(asked, behaviour)
+}
+
 fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
     if asked.cluster == "billing" && asked.header("x-billing-key") != Some(secret("BILLING_KEY")) {
         return reply(401, &json!({"error": "x-billing-key is missing or wrong"}));
@@ -469,6 +520,22 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
             }
             json!({"tools": tools})
         }
+        "tools/list" if behaviour == Behaviour::Endless => {
+            let page = params.get("cursor").and_then(Value::as_str).unwrap_or("0");
+            let next = page.parse::<usize>().map_or(1, |page| page + 1);
+            json!({"tools": [], "nextCursor": next.to_string()})
+        }
+        "tools/list" if behaviour == Behaviour::Many => {
+            let tool = |number: usize| json!({"name": format!("tool-{number}")});
+            json!({"tools": (0..10_000).map(tool).collect::<Vec<_>>()})
+        }
+        "tools/list" if behaviour == Behaviour::Odd => {
+            let names = ["a.b", "files/read", "l\u{f6}schen", &"n".repeat(300), "get-env"];
+            json!({"tools": names.map(|name| json!({"name": name}))})
+        }
+        "tools/list" if params.get("cursor").and_then(Value::as_str) == Some("page-2") => {
+            json!({"tools": [], "cacheScope": "public", "ttlMs": 1000})
+        }
         "tools/list" => json!({
             "tools": tools(&asked.cluster), "nextCursor": "page-2", "cacheScope": "public", "ttlMs": 1000,
         }),
@@ -481,6 +548,8 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
         "resources/read" => json!({"contents": [{"uri": params.get("uri"), "text": "terms"}]}),
         _ => return error(id, -32601, "method not found"),
     };
+    let other = json!("of somebody else");
+    let id = if behaviour == Behaviour::OtherId { &other } else { id };
     let answer = json!({"jsonrpc": "2.0", "id": id, "result": result});
     match behaviour {
         Behaviour::EventStream => stream(&[

@@ -97,6 +97,22 @@ impl Gateway {
         Err(Need::Credential(wanted).into())
     }
 
+    /// The value of a credential that a decision has found already.
+    pub(crate) fn found(
+        &self,
+        wanted: &Wanted,
+        facts: &Facts,
+        now: Timestamp,
+    ) -> Option<Rc<Fetched>> {
+        if let Some(Ok(fetched)) = facts.credential(wanted) {
+            return Some(Rc::clone(fetched));
+        }
+        if let Source::Static(fetched) = self.source(&wanted.name)? {
+            return fetched.clone();
+        }
+        self.secrets.borrow().value(wanted, now).map(Rc::clone)
+    }
+
     fn note(
         &self,
         fetched: &Fetched,

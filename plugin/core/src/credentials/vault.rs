@@ -93,6 +93,7 @@ impl Endpoint {
     /// A call without header fields of its own.
     pub(crate) fn call(&self, method: &'static str, path: String) -> HttpCall {
         HttpCall {
+            credentials: Vec::new(),
             cluster: Rc::clone(&self.cluster),
             scheme: self.scheme,
             authority: Rc::clone(&self.authority),

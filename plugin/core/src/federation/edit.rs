@@ -127,6 +127,14 @@ impl<'a> Edits<'a> {
         }
     }
 
+    /// Adds the beginning of an object's members, as they are written.
+    pub(super) fn open(&mut self, object: Value<'a>, written: &str) {
+        let after = self.changes.last().map_or(0, |(_, end, _)| *end);
+        if object.start >= after && object.written().starts_with('{') {
+            self.changes.push((object.start + 1, object.start + 1, written.to_owned()));
+        }
+    }
+
     /// Replaces a value of the text.
     pub(super) fn replace(&mut self, value: Value<'a>, changed: &serde_json::Value) {
         // INVARIANT: changes stand in the order of the text and do not overlap.

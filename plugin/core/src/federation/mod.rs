@@ -5,11 +5,18 @@
 //! all, does not know the difference. What goes back gets the portal's names (`response`). Lists are
 //! the gateway's own answers, from what it remembers of each server (`catalogue`).
 
+mod answer;
+mod bridge;
+mod catalogue;
 mod compile;
 pub(crate) mod config;
 mod edit;
+mod endpoint;
+mod lists;
 mod naming;
+mod peers;
 mod portal;
+mod portal_session;
 mod request;
 mod response;
 
@@ -17,12 +24,49 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::denial::{Denial, Reason};
+
+pub(crate) use answer::Fault;
+pub(crate) use bridge::Rekeyed;
+pub(crate) use catalogue::{Catalogue, CatalogueKey, Catalogues, MOST_PAGES};
+pub(crate) use peers::{Access, Peers, Session, SessionKey};
 pub(crate) use portal::Portal;
-pub(crate) use request::{Goal, resolve};
+pub(crate) use portal_session::PortalSession;
+pub(crate) use request::{Goal, rename, resolve};
 pub(crate) use response::{Exposure, ExposureFilter};
 
 /// What the endpoint of all servers is called where portals have names.
 const ROOT: &str = "/mcp";
+
+/// Header field that names the gateways a request has passed, so that none sees it twice.
+pub(crate) const HOPS: &str = "x-toolgate-hops";
+
+/// `_meta` member of a modern result that says who answers.
+const META_SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+
+/// What a caller is told of a server that cannot be asked.
+pub(crate) fn unavailable(fault: Fault) -> Denial {
+    let (reason, message) = match fault {
+        Fault::Credential => (
+            Reason::Credential,
+            "the credential for this server is not available at the moment; try again later",
+        ),
+        Fault::Unauthorized => (
+            Reason::ServerUnauthorized,
+            "the server did not accept the credential that the gateway holds for it",
+        ),
+        Fault::Unreachable => {
+            (Reason::ServerUnreachable, "the server cannot be reached; try again later")
+        }
+        Fault::TooLarge => {
+            (Reason::ServerTooLarge, "the server's answer is larger than the gateway accepts")
+        }
+        Fault::Answer | Fault::Error | Fault::Version => {
+            (Reason::ServerAnswer, "the server answered with something that the gateway cannot use")
+        }
+    };
+    Denial::new(reason, message)
+}
 
 /// All portals of a gateway.
 pub(crate) struct Federation {

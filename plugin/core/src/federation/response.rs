@@ -8,13 +8,17 @@ use std::rc::Rc;
 
 use memchr::memmem;
 use toolgate_protocol::jsonrpc::Id;
+use toolgate_protocol::mcp::Era;
 use toolgate_protocol::sse::EventSplitter;
 
+use super::bridge::{Bridge, Rekeyed};
 use super::edit::{Edits, Value};
 use super::naming::qualified;
+use super::peers::SessionKey;
 use super::portal::Portal;
 use super::request::exposed_id;
 use crate::denial::{Denial, Reason};
+use crate::request::Asked;
 
 /// What an answer must hold for anything in it to change. Escapes are looked into, since a key may be
 /// written with them.
@@ -28,35 +32,103 @@ const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
 pub(crate) struct Exposure {
     portal: Rc<Portal>,
     member: usize,
+    /// Era of the client and of the server.
+    eras: (Era, Era),
+    rekeyed: Option<Rekeyed>,
+    /// The session in which the server was asked.
+    pub(crate) session: Option<SessionKey>,
+}
+
+/// What becomes of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Exposed {
+    Same,
+    Changed(Vec<u8>),
+    /// Nothing that this client could be told.
+    Dropped,
 }
 
 impl Exposure {
     pub(crate) fn new(portal: Rc<Portal>, member: usize) -> Self {
-        Self { portal, member }
+        let eras = (Era::Modern, Era::Modern);
+        Self { portal, member, eras, rekeyed: None, session: None }
     }
 
-    /// One message of the server in the portal's names; `None` where it stays as it is.
+    /// Says how the request was carried.
+    pub(crate) fn bridged(&mut self, asked: &Asked, bridge: Bridge) {
+        self.eras = (asked.era, bridge.to);
+        self.rekeyed.clone_from(&asked.rekeyed);
+        self.session = bridge.session.map(|(key, _)| key);
+    }
+
+    /// One message of the server in the portal's names and in the client's era.
     ///
     /// # Errors
-    /// When it is no JSON object: nothing that a server may send.
-    pub(crate) fn message(&self, bytes: &[u8]) -> Result<Option<Vec<u8>>, Reason> {
-        if !SIGNS.iter().any(|sign| memmem::find(bytes, sign).is_some()) {
-            return Ok(None);
+    /// When it is no JSON: nothing that a server may send.
+    pub(crate) fn message(&self, bytes: &[u8]) -> Result<Exposed, Reason> {
+        let is_plain = self.eras.0 == self.eras.1 && self.rekeyed.is_none();
+        if is_plain && !SIGNS.iter().any(|sign| memmem::find(bytes, sign).is_some()) {
+            return Ok(Exposed::Same);
         }
         let Some(member) = self.portal.members.get(self.member) else {
             return Err(Reason::Internal);
         };
         let text = std::str::from_utf8(bytes).map_err(|_| Reason::ServerAnswer)?;
         let message = Value::of(text).ok_or(Reason::ServerAnswer)?;
-        let mut walk = Walk { edits: Edits::of(text), qualifier: &member.qualifier };
-        walk.message(message);
-        Ok(walk.edits.apply())
+        let (client, server) = self.eras;
+        let rekeyed = self.rekeyed.as_ref();
+        let mut walk = Walk {
+            edits: Edits::of(text),
+            qualifier: &member.qualifier,
+            rekeyed,
+            completes: (client, server) == (Era::Modern, Era::Legacy),
+            wants_input: false,
+        };
+        let parts = message.members();
+        let has = |name: &str| parts.iter().any(|(key, _)| key == name);
+        // Modern servers ask nothing, and clients of that era could not answer.
+        if client == Era::Modern && has("method") && has("id") {
+            return Ok(Exposed::Dropped);
+        }
+        walk.message(parts);
+        if walk.wants_input && client == Era::Legacy {
+            let message =
+                "the tool asks for input in a way that this client's version of MCP does not have";
+            let id = parts_id(message_id(text).as_ref(), rekeyed);
+            return Ok(Exposed::Changed(
+                Denial::new(Reason::ServerAnswer, message).body(id.as_ref()),
+            ));
+        }
+        Ok(walk.edits.apply().map_or(Exposed::Same, Exposed::Changed))
+    }
+}
+
+/// The id of a message, where it has one that JSON-RPC knows.
+fn message_id(text: &str) -> Option<Id> {
+    let message: serde_json::Value = serde_json::from_str(text).ok()?;
+    match message.get("id")? {
+        serde_json::Value::Number(number) => number.as_i64().map(Id::Integer),
+        serde_json::Value::String(text) => Some(Id::String(text.clone())),
+        _ => None,
+    }
+}
+
+/// The id by which the client knows an answer.
+fn parts_id(own: Option<&Id>, rekeyed: Option<&Rekeyed>) -> Option<Id> {
+    match (own, rekeyed) {
+        (Some(Id::String(own)), Some(rekeyed)) if *own == rekeyed.own => Some(rekeyed.id.clone()),
+        (own, _) => own.cloned(),
     }
 }
 
 struct Walk<'a> {
     edits: Edits<'a>,
     qualifier: &'a str,
+    rekeyed: Option<&'a Rekeyed>,
+    /// Whether results have to say that they are whole.
+    completes: bool,
+    /// Whether the result asks the client for something.
+    wants_input: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -65,8 +137,7 @@ impl<'a> Walk<'a> {
         self.edits.string(value, |own| qualified(qualifier, own));
     }
 
-    fn message(&mut self, message: Value<'a>) {
-        let parts = message.members();
+    fn message(&mut self, parts: Vec<(String, Value<'a>)>) {
         let is_asked = parts.iter().any(|(key, _)| key == "method");
         for (key, value) in parts {
             match key.as_str() {
@@ -76,10 +147,35 @@ impl<'a> Walk<'a> {
                         self.edits.replace(value, &exposed.into());
                     }
                 }
+                "id" => self.own(value, |rekeyed| match &rekeyed.id {
+                    Id::Integer(number) => Some((*number).into()),
+                    Id::String(text) => Some(text.as_str().into()),
+                }),
                 "params" if is_asked => self.body(value),
-                "result" => self.body(value),
+                "result" => {
+                    let members = value.members();
+                    let kind = members.iter().find(|(key, _)| key == "resultType");
+                    let kind = kind.map(|(_, kind)| kind.written());
+                    self.wants_input |= kind == Some("\"input_required\"");
+                    if self.completes && kind.is_none() {
+                        let end = if members.is_empty() { "" } else { "," };
+                        self.edits.open(value, &format!("\"resultType\":\"complete\"{end}"));
+                    }
+                    self.body(value);
+                }
                 _ => {}
             }
+        }
+    }
+
+    /// Puts what the client gave where the gateway's own id stands.
+    fn own(&mut self, value: Value<'a>, given: impl FnOnce(&Rekeyed) -> Option<serde_json::Value>) {
+        let Some(rekeyed) = self.rekeyed else { return };
+        let own: Result<String, _> = serde_json::from_str(value.written());
+        if own.is_ok_and(|own| own == rekeyed.own)
+            && let Some(given) = given(rekeyed)
+        {
+            self.edits.replace(value, &given);
         }
     }
 
@@ -88,6 +184,10 @@ impl<'a> Walk<'a> {
         for (key, value) in body.members() {
             match key.as_str() {
                 "uri" | "taskId" => self.qualify(value),
+                "progressToken" => self.own(value, |rekeyed| {
+                    let progress = rekeyed.progress.as_ref()?;
+                    serde_json::from_slice(&progress.to_bytes()).ok()
+                }),
                 "contents" | "resources" | "tasks" | "resourceTemplates" => {
                     value.elements().into_iter().for_each(|element| self.named(element));
                 }
@@ -157,6 +257,7 @@ pub(crate) struct ExposureFilter {
     exposure: Exposure,
     id: Option<Id>,
     mode: Mode,
+    lists_changed: bool,
 }
 
 enum Mode {
@@ -168,12 +269,19 @@ enum Mode {
 impl ExposureFilter {
     /// For one JSON document of at most `most` bytes.
     pub(crate) fn json(exposure: Exposure, id: Option<Id>, most: usize) -> Self {
-        Self { exposure, id, mode: Mode::Json { body: Vec::new(), most } }
+        Self { exposure, id, mode: Mode::Json { body: Vec::new(), most }, lists_changed: false }
     }
 
     /// For a stream of events of at most `most` bytes each.
     pub(crate) fn events(exposure: Exposure, id: Option<Id>, most: usize) -> Self {
-        Self { exposure, id, mode: Mode::Events(EventSplitter::new(most)) }
+        Self { exposure, id, mode: Mode::Events(EventSplitter::new(most)), lists_changed: false }
+    }
+
+    /// The server, if it has just said that its lists are not what they were.
+    pub(crate) fn changed_lists(&mut self) -> Option<Rc<str>> {
+        let Exposure { portal, member, .. } = &self.exposure;
+        let changed = std::mem::take(&mut self.lists_changed);
+        changed.then(|| portal.members.get(*member)).flatten().map(|m| Rc::clone(&m.server))
     }
 
     /// Takes the next piece of the body and appends to `out` what goes on instead.
@@ -197,17 +305,23 @@ impl ExposureFilter {
                     return Ok(());
                 }
                 match self.exposure.message(body) {
-                    Ok(changed) => {
-                        out.extend_from_slice(changed.as_ref().unwrap_or(body));
+                    Ok(Exposed::Same | Exposed::Dropped) => {
+                        out.append(body);
+                        return Ok(());
+                    }
+                    Ok(Exposed::Changed(changed)) => {
+                        out.extend(changed);
                         return Ok(());
                     }
                     Err(reason) => (reason, false),
                 }
             }
-            Mode::Events(splitter) => match events(splitter, &self.exposure, chunk, out) {
-                Ok(()) => return Ok(()),
-                Err(reason) => (reason, true),
-            },
+            Mode::Events(splitter) => {
+                match events(splitter, &self.exposure, &mut self.lists_changed, chunk, out) {
+                    Ok(()) => return Ok(()),
+                    Err(reason) => (reason, true),
+                }
+            }
         };
         let (reason, in_stream) = failed;
         self.mode = Mode::Drop;
@@ -227,6 +341,7 @@ impl ExposureFilter {
 fn events(
     splitter: &mut EventSplitter,
     exposure: &Exposure,
+    lists_changed: &mut bool,
     chunk: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<(), Reason> {
@@ -237,11 +352,17 @@ fn events(
         }
         match event.data().filter(|data| !data.is_empty()) {
             None => out.extend_from_slice(event.raw()),
-            Some(data) => match exposure.message(&data) {
-                Ok(None) => out.extend_from_slice(event.raw()),
-                Ok(Some(changed)) => out.extend(event.with_data(&one_line(changed))),
-                Err(reason) => failed = Some(reason),
-            },
+            Some(data) => {
+                *lists_changed |= memmem::find(&data, b"/list_changed\"").is_some();
+                match exposure.message(&data) {
+                    Ok(Exposed::Same) => out.extend_from_slice(event.raw()),
+                    Ok(Exposed::Dropped) => {}
+                    Ok(Exposed::Changed(changed)) => {
+                        out.extend(event.with_data(&one_line(changed)))
+                    }
+                    Err(reason) => failed = Some(reason),
+                }
+            }
         }
     });
     match (failed, pushed) {
@@ -269,12 +390,60 @@ mod tests {
         let config = serde_json::from_str("{}").unwrap();
         let servers = ["billing".to_owned()];
         let federation = Federation::compile(config, &servers, &mut Vec::new());
-        Exposure::new(Rc::clone(federation.portal("").unwrap()), 0)
+        let mut exposure = Exposure::new(Rc::clone(federation.portal("").unwrap()), 0);
+        exposure.eras = (Era::Legacy, Era::Legacy);
+        exposure
     }
 
     fn exposed(text: &str) -> String {
-        let changed = exposure().message(text.as_bytes()).unwrap();
-        changed.map_or_else(|| text.to_owned(), |bytes| String::from_utf8(bytes).unwrap())
+        exposed_by(&exposure(), text)
+    }
+
+    fn exposed_by(exposure: &Exposure, text: &str) -> String {
+        match exposure.message(text.as_bytes()).unwrap() {
+            Exposed::Same => text.to_owned(),
+            Exposed::Changed(bytes) => String::from_utf8(bytes).unwrap(),
+            Exposed::Dropped => String::new(),
+        }
+    }
+
+    #[test]
+    fn an_answer_of_the_legacy_era_becomes_one_that_a_modern_client_reads() {
+        let mut exposure = exposure();
+        exposure.eras = (Era::Modern, Era::Legacy);
+        exposure.rekeyed = Some(Rekeyed {
+            own: "own-1".into(),
+            id: Id::Integer(7),
+            progress: Some("mine".into()),
+        });
+        for (own, seen) in [
+            (
+                r#"{"id":"own-1","result":{"content":[]}}"#,
+                r#"{"id":7,"result":{"resultType":"complete","content":[]}}"#,
+            ),
+            (r#"{"id":"own-1","result":{}}"#, r#"{"id":7,"result":{"resultType":"complete"}}"#),
+            (r#"{"id":"own-1","error":{"code":1}}"#, r#"{"id":7,"error":{"code":1}}"#),
+            (
+                r#"{"method":"notifications/progress","params":{"progressToken":"own-1"}}"#,
+                r#"{"method":"notifications/progress","params":{"progressToken":"mine"}}"#,
+            ),
+            (r#"{"id":3,"method":"sampling/createMessage","params":{}}"#, ""),
+            (
+                r#"{"id":"other","result":{}}"#,
+                r#"{"id":"other","result":{"resultType":"complete"}}"#,
+            ),
+        ] {
+            assert_eq!(exposed_by(&exposure, own), seen);
+        }
+    }
+
+    #[test]
+    fn what_a_client_of_the_legacy_era_cannot_be_asked_is_an_error() {
+        let mut exposure = exposure();
+        exposure.eras = (Era::Legacy, Era::Modern);
+        let asks = r#"{"id":7,"result":{"resultType":"input_required","inputRequests":{}}}"#;
+        let seen = exposed_by(&exposure, asks);
+        assert!(seen.contains("\"id\":7") && seen.contains("error"), "{seen}");
     }
 
     #[test]
@@ -283,6 +452,10 @@ mod tests {
         let seen = r#"{ "id":1, "result":{"content":[{"type":"resource_link","uri":"billing+a:1"},{"type":"resource","resource":{"uri":"billing+a:2","text":"uri: a:3"}},{"type":"text","text":"\"uri\":\"a:4\""}],"structuredContent":{"uri":"a:5","n":12345678901234567890}} }"#;
         assert_eq!(exposed(own), seen);
         for (own, seen) in [
+            (
+                r#"{"id":5,"method":"elicitation/create","params":{"message":"?"}}"#,
+                r#"{"id":"billing+i5","method":"elicitation/create","params":{"message":"?"}}"#,
+            ),
             (
                 r#"{"result":{"contents":[{"uri":"a:1"}]}}"#,
                 r#"{"result":{"contents":[{"uri":"billing+a:1"}]}}"#,
@@ -303,12 +476,12 @@ mod tests {
                 r#"{"result":{"resultType":"task","taskId":"7","_meta":{"io.modelcontextprotocol/related-task":{"taskId":"7"}}}}"#,
                 r#"{"result":{"resultType":"task","taskId":"billing+7","_meta":{"io.modelcontextprotocol/related-task":{"taskId":"billing+7"}}}}"#,
             ),
-            (
-                r#"{"id":5,"method":"elicitation/create","params":{"message":"?"}}"#,
-                r#"{"id":"billing+i5","method":"elicitation/create","params":{"message":"?"}}"#,
-            ),
         ] {
-            assert_eq!(exposed(own), seen);
+            let mut exposure = exposure();
+            if own.contains("input_required") {
+                exposure.eras = (Era::Modern, Era::Modern);
+            }
+            assert_eq!(exposed_by(&exposure, own), seen);
         }
     }
 

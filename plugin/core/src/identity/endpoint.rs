@@ -66,6 +66,7 @@ impl AuthorizationEndpoint {
     /// A call that reads a document, of at most this many bytes.
     pub(super) fn get(&self, most_bytes: usize) -> HttpCall {
         HttpCall {
+            credentials: Vec::new(),
             cluster: Rc::clone(&self.cluster),
             scheme: self.scheme,
             authority: Rc::clone(&self.authority),
