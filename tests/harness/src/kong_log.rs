@@ -58,7 +58,9 @@ fn fields(record: &serde_json::Map<String, Value>) -> BTreeMap<String, String> {
 fn flat(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Array(values) => values.iter().map(flat).collect::<Vec<_>>().join(","),
+        Value::Array(values) if values.iter().all(Value::is_string) => {
+            values.iter().map(flat).collect::<Vec<_>>().join(",")
+        }
         other => other.to_string(),
     }
 }

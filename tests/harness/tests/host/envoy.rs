@@ -453,7 +453,7 @@ fn log_comes_before_done_and_delete() {
     assert_eq!(
         done(&mut host, id).callbacks.join(" ").split_once("on_log"),
         Some((
-            "on_request_headers(4, 1) on_response_headers(2, 0) on_response_body(0, 1) ",
+            "on_request_headers(4, 1) on_response_headers(3, 0) on_response_body(0, 1) ",
             "() on_done() on_delete()"
         ))
     );
