@@ -159,7 +159,15 @@ impl<'a> Walk<'a> {
                     self.wants_input |= kind == Some("\"input_required\"");
                     if self.completes && kind.is_none() {
                         let end = if members.is_empty() { "" } else { "," };
-                        self.edits.open(value, &format!("\"resultType\":\"complete\"{end}"));
+                        let has = |name: &str| members.iter().any(|(key, _)| key == name);
+                        // What is read may be kept, in the modern era, for as long as the result says.
+                        let kept = if has("contents") && !has("ttlMs") {
+                            ",\"ttlMs\":0,\"cacheScope\":\"private\""
+                        } else {
+                            ""
+                        };
+                        let members = format!("\"resultType\":\"complete\"{kept}{end}");
+                        self.edits.open(value, &members);
                     }
                     self.body(value);
                 }
@@ -420,6 +428,10 @@ mod tests {
             (
                 r#"{"id":"own-1","result":{"content":[]}}"#,
                 r#"{"id":7,"result":{"resultType":"complete","content":[]}}"#,
+            ),
+            (
+                r#"{"id":"own-1","result":{"contents":[]}}"#,
+                r#"{"id":7,"result":{"resultType":"complete","ttlMs":0,"cacheScope":"private","contents":[]}}"#,
             ),
             (r#"{"id":"own-1","result":{}}"#, r#"{"id":7,"result":{"resultType":"complete"}}"#),
             (r#"{"id":"own-1","error":{"code":1}}"#, r#"{"id":7,"error":{"code":1}}"#),
