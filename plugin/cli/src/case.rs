@@ -40,6 +40,8 @@ pub(crate) enum Expected {
         policies: Option<Vec<String>>,
         /// Exactly these texts, where it says so.
         advice: Option<Vec<String>>,
+        /// What would come out with the policies in shadow, where it says so.
+        shadow: Option<ExpectedWord>,
     },
     /// This, as written in a case of Cedar.
     Cedar {
@@ -104,6 +106,8 @@ struct Written {
     policies: Option<Vec<String>>,
     #[serde(default)]
     advice: Option<Vec<String>>,
+    #[serde(default)]
+    shadow: Option<ExpectedWord>,
 }
 
 /// Reads the cases at `path`: a file, or a folder with files.
@@ -189,10 +193,12 @@ fn of_mcp(value: Value) -> Result<(Question, Expected), String> {
         return Err("only a tool has `arguments`".to_owned());
     }
     let asks_for_list = matches!(written.expect, ExpectedWord::Listed | ExpectedWord::Hidden);
-    if asks_for_list && (written.policies.is_some() || written.advice.is_some()) {
+    let says_more =
+        written.policies.is_some() || written.advice.is_some() || written.shadow.is_some();
+    if asks_for_list && says_more {
         return Err(
-            "`listed` and `hidden` follow from all policies together: leave `policies` and \
-                    `advice` out"
+            "`listed` and `hidden` follow from all policies together: leave `policies`, `advice` \
+                    and `shadow` out"
                 .to_owned(),
         );
     }
@@ -201,6 +207,7 @@ fn of_mcp(value: Value) -> Result<(Question, Expected), String> {
         answer: written.expect,
         policies: written.policies.map(sorted),
         advice: written.advice.map(sorted),
+        shadow: written.shadow,
     };
     Ok((question, expected))
 }

@@ -152,7 +152,8 @@ fn look_at(
         set.with_policies(text)
             .map_err(|error| format!("policy `{}` by itself: {error}", outline.id))
     };
-    let itself = alone(&outline.text)?;
+    // What a policy in shadow would do: as if it were in force.
+    let itself = alone(&in_force(policy, &outline.text)?)?;
     let answer = question.ask(&itself)?;
     let listed = question.is_listed(&itself)?;
     let mut error = None;
@@ -199,9 +200,28 @@ fn look_at(
     })
 }
 
-/// `policy` with its scope only, as text.
+/// The text of `policy` without `@mode`.
+fn in_force(policy: &Policy, text: &str) -> Result<String, String> {
+    if policy.annotation("mode").is_none() {
+        return Ok(text.to_owned());
+    }
+    let mut json = policy.to_json().map_err(|error| error.to_string())?;
+    without_mode(&mut json);
+    let policy = Policy::from_json(None, json).map_err(|error| error.to_string())?;
+    policy.to_cedar().ok_or_else(|| "it has no text".to_owned())
+}
+
+fn without_mode(policy: &mut serde_json::Value) {
+    let annotations = policy.get_mut("annotations").and_then(serde_json::Value::as_object_mut);
+    if let Some(annotations) = annotations {
+        annotations.remove("mode");
+    }
+}
+
+/// `policy` with its scope only and in force, as text.
 fn without_conditions(policy: &Policy) -> Result<String, String> {
     let mut json = policy.to_json().map_err(|error| error.to_string())?;
+    without_mode(&mut json);
     if let Some(conditions) = json.get_mut("conditions") {
         *conditions = serde_json::Value::Array(Vec::new());
     }

@@ -221,6 +221,11 @@ impl Findings for Explanation {
         for text in answer.message.iter().chain(&answer.advice) {
             terminal.indented("  ", "the caller is told: ", "    ", text)?;
         }
+        if let Some(shadow) = &answer.shadow {
+            let by = if shadow.policies.is_empty() { "" } else { " by " };
+            let text = format!("{}{by}{}", shadow.outcome.as_str(), shadow.policies.join(", "));
+            terminal.indented("  ", "in shadow it would be: ", "    ", &text)?;
+        }
         for error in &answer.errors {
             let policy = error.policy.as_deref().unwrap_or("the request");
             terminal.indented("  ", "error: ", "    ", &format!("{policy}: {}", error.message))?;

@@ -237,6 +237,7 @@ impl Folder {
             policies: PolicyText::Files(policies),
             schema,
             entities,
+            mode: toolgate_policy::PolicyMode::default(),
         };
         Ok(Self { config, schema_file, entity_files })
     }

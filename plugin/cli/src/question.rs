@@ -156,6 +156,17 @@ pub(crate) struct Answer {
     /// What could not be evaluated.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) errors: Vec<Erred>,
+    /// What would be with the policies in shadow, where that is another answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shadow: Option<ShadowAnswer>,
+}
+
+/// The answer that policies in shadow would give.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ShadowAnswer {
+    pub(crate) outcome: Word,
+    /// Ids of those in shadow that would determine it.
+    pub(crate) policies: Vec<String>,
 }
 
 /// Something that could not be evaluated.
@@ -172,7 +183,13 @@ impl Question {
     /// Why the question cannot be asked.
     pub(crate) fn ask(&self, set: &PolicySet) -> Result<Answer, String> {
         self.with(set, |set, principal, target, facts| {
-            Answer::from(set.engine.decide(principal, target, facts))
+            let decision = set.engine.decide(principal, target, facts);
+            let shadow =
+                set.engine.shadow(principal, target, facts, &decision).map(|shadow| ShadowAnswer {
+                    outcome: Answer::from(shadow.decision).outcome,
+                    policies: shadow.policies.iter().map(ToString::to_string).collect(),
+                });
+            Answer { shadow, ..Answer::from(decision) }
         })
     }
 
@@ -303,6 +320,7 @@ impl From<Decision> for Answer {
             advice,
             message,
             errors: decision.errors.into_iter().map(erred).collect(),
+            shadow: None,
         }
     }
 }

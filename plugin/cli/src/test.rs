@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::case::{self, Case, Expected, ExpectedWord, Unusable};
 use crate::policy_set::{Failure, PolicySet};
-use crate::question::{Answer, Word};
+use crate::question::{Answer, ShadowAnswer, Word};
 use crate::terminal::{Colour, Terminal, plain};
 use crate::{Findings, UNUSABLE};
 
@@ -124,7 +124,10 @@ impl SetReport {
         let exercised: BTreeSet<&String> = cases
             .iter()
             .filter_map(|case| case.answer.as_ref())
-            .flat_map(|answer| &answer.policies)
+            .flat_map(|answer| {
+                let in_shadow = answer.shadow.iter().flat_map(|shadow| &shadow.policies);
+                answer.policies.iter().chain(in_shadow)
+            })
             .collect();
         let uncovered: Vec<Uncovered> = set
             .policies
@@ -231,7 +234,17 @@ fn compare_list(expected: &Expected, listed: bool) -> Vec<String> {
 fn compare(expected: &Expected, found: &Answer) -> Vec<String> {
     let mut problems = Vec::new();
     match expected {
-        Expected::Answer { answer, policies, advice } => {
+        Expected::Answer { answer, policies, advice, shadow } => {
+            if let Some(shadow) = shadow {
+                let would_be = found.shadow.as_ref().map_or(found.outcome, |it| it.outcome);
+                if shadow.as_str() != would_be.as_str() {
+                    problems.push(format!(
+                        "expected in shadow {}, found {}",
+                        shadow.as_str(),
+                        would_be.as_str()
+                    ));
+                }
+            }
             if answer.as_str() != found.outcome.as_str() {
                 problems.push(format!("expected {}, found {}", answer.as_str(), told(found)));
             }
@@ -278,6 +291,10 @@ pub(crate) fn told(answer: &Answer) -> String {
     for error in &answer.errors {
         let policy = error.policy.as_deref().unwrap_or("the request");
         text.push_str(&format!(" ({policy}: {})", error.message));
+    }
+    if let Some(ShadowAnswer { outcome, policies }) = &answer.shadow {
+        let by = if policies.is_empty() { "" } else { " by " };
+        text.push_str(&format!("; in shadow {}{by}{}", outcome.as_str(), policies.join(", ")));
     }
     text
 }

@@ -91,6 +91,7 @@ fn config(policies: String) -> PolicyConfig {
     let schemas = of_kind("docs/policy.md", "cedarschema");
     assert_eq!(schemas.len(), 1);
     PolicyConfig {
+        mode: toolgate_policy::PolicyMode::default(),
         name: "page".into(),
         policies: PolicyText::One(policies),
         schema: schemas.into_iter().next(),
@@ -133,6 +134,7 @@ fn the_translated_policies_decide_as_agentcore_s_own() {
     let read =
         |name: &str| std::fs::read_to_string(root().join("policies/agentcore").join(name)).unwrap();
     let config = PolicyConfig {
+        mode: toolgate_policy::PolicyMode::default(),
         name: "agentcore".into(),
         policies: PolicyText::One(read("policies.cedar")),
         schema: Some(read("policies.cedarschema")),

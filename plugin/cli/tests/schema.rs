@@ -37,6 +37,7 @@ fn compile(made: &Value, servers: &[&str], policies: &str) -> Result<PolicyEngin
         policies: PolicyText::One(policies.to_owned()),
         schema: Some(made["schema"].as_str().unwrap().to_owned()),
         entities: made["entities"].as_array().unwrap().clone(),
+        mode: toolgate_policy::PolicyMode::default(),
     };
     let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
     PolicyEngine::compile(&config, &servers)

@@ -79,7 +79,7 @@ fn a_case_that_cannot_be_asked_says_why_and_is_never_passed() {
         ("unknown server", "unknown server \"bnak\"; there are: bank, files"),
         ("not a time", "\"noon\" is not an RFC 3339 time"),
         ("arguments of a prompt", "only a tool has `arguments`"),
-        ("policies of a listing", "leave `policies` and `advice` out"),
+        ("policies of a listing", "leave `policies`, `advice` and `shadow` out"),
         ("unknown word", "unknown variant `denied`"),
         ("a number that no double holds", "`arguments`"),
     ];
@@ -149,4 +149,24 @@ fn folders_that_are_not_valid_name_files_and_lines() {
     assert_eq!(paths, expected, "{problems:?}");
     let (report, code) = json(&["test", &folder, "--cases", "policies/cases"]);
     assert_eq!((code, report["problems"].as_array().map(Vec::len)), (2, Some(2)));
+}
+
+#[test]
+fn answers_in_shadow_are_compared_and_count_as_exercise() {
+    let set = fixture("shadow");
+    let (report, code) = json(&["test", &set, "--require-coverage"]);
+    assert_eq!(code, 0, "{:?}", problems(&report));
+    let cases = report["sets"][0]["cases"].as_array().unwrap();
+    assert_eq!(cases[0]["answer"]["outcome"], "permit");
+    assert_eq!(cases[0]["answer"]["shadow"]["outcome"], "invisible");
+    assert_eq!(cases[0]["answer"]["shadow"]["policies"][0], "no-edit");
+    assert_eq!(cases[2]["answer"]["shadow"], Value::Null);
+}
+
+#[test]
+fn another_answer_in_shadow_than_expected_fails() {
+    let (set, case) = (fixture("shadow"), fixture("cases/shadow-failing.yaml"));
+    let (report, code) = json(&["test", &set, "--cases", &case]);
+    assert_eq!(code, 1);
+    assert_eq!(problems(&report)[0].1, "expected in shadow permit, found invisible");
 }

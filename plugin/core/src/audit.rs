@@ -87,6 +87,25 @@ pub struct AuditRecord {
     /// The policies that determined the decision; none where nothing permitted it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<Rc<str>>,
+    /// What would have been decided if the policies in shadow were in force: `would_allow` or
+    /// `would_deny`. Absent where that is the same by the same policies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow_decision: Option<&'static str>,
+    /// The policies in shadow that would have determined it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shadow_policies: Vec<Rc<str>>,
+    /// Why it would have been denied, in the words of `reason`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow_reason: Option<&'static str>,
+    /// What could not be evaluated of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow_detail: Option<String>,
+    /// Elements of lists that policies in shadow would have shown and that were not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow_listed: Option<usize>,
+    /// Elements of lists that policies in shadow would have left out and that were shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow_hidden: Option<usize>,
     /// Name of the credential that was attached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Rc<str>>,
@@ -134,6 +153,7 @@ impl AuditRecord {
     /// Hands every field that applies to `each`, by name, as text. Lists are joined by commas.
     pub fn each_field(&self, mut each: impl FnMut(&'static str, &str)) {
         let policies = self.policies.join(",");
+        let shadow_policies = self.shadow_policies.join(",");
         let batch = self.batch.as_ref().map(|batch| batch.to_bytes());
         let batch = batch.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());
         let texts = [
@@ -158,6 +178,10 @@ impl AuditRecord {
             ("arguments", self.arguments.as_deref()),
             ("policy_set", self.policy_set.as_deref()),
             ("policies", (!policies.is_empty()).then_some(policies.as_str())),
+            ("shadow_decision", self.shadow_decision),
+            ("shadow_policies", (!shadow_policies.is_empty()).then_some(shadow_policies.as_str())),
+            ("shadow_reason", self.shadow_reason),
+            ("shadow_detail", self.shadow_detail.as_deref()),
             ("credential", self.credential.as_deref()),
             ("credential_source", self.credential_source),
             ("credential_lease", self.credential_lease.as_deref()),
@@ -172,6 +196,8 @@ impl AuditRecord {
             ("upstream_status", self.upstream_status.map(u64::from)),
             ("listed", self.listed.and_then(|count| u64::try_from(count).ok())),
             ("hidden", self.hidden.and_then(|count| u64::try_from(count).ok())),
+            ("shadow_listed", self.shadow_listed.and_then(|count| u64::try_from(count).ok())),
+            ("shadow_hidden", self.shadow_hidden.and_then(|count| u64::try_from(count).ok())),
             ("decided_us", self.decided_us),
             ("calls_us", self.calls_us),
             ("total_us", Some(self.total_us)),

@@ -147,6 +147,13 @@ fn element(message: &Message, record: &AuditRecord, refused: Option<&Denial>) ->
         let policies = record.policies.iter().map(|policy| text(policy)).collect();
         element.set("policies", Json::Array(policies));
     }
+    if let Some(decision) = record.shadow_decision {
+        element.set("shadow_decision", Json::from(decision));
+    }
+    if !record.shadow_policies.is_empty() {
+        let policies = record.shadow_policies.iter().map(|policy| text(policy)).collect();
+        element.set("shadow_policies", Json::Array(policies));
+    }
     element.set("decision", Json::from(if refused.is_some() { "deny" } else { "allow" }));
     if let Some(denial) = refused {
         element.set("reason", Json::from(denial.reason().as_str()));

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use toolgate_policy::{PolicyEngine, Problem};
+use toolgate_policy::{PolicyEngine, PolicyMode, Problem};
 use toolgate_protocol::mirror::Mirror;
 
 use crate::config::{Config, ServerConfig, SessionsConfig};
@@ -148,6 +148,13 @@ impl Compiler<'_> {
                 return None;
             }
         };
+        if policy.mode() == PolicyMode::Shadow {
+            self.warnings.push(Problem {
+                path: "policy.mode".into(),
+                message: "policy is NOT enforced: whoever the gateway knows may do everything at every server, and audit says what would be denied".into(),
+                help: Some("for introducing the gateway only; take `mode: shadow` out to enforce".into()),
+            });
+        }
         if !self.problems.is_empty() {
             return None;
         }

@@ -214,6 +214,9 @@ impl Gateway {
     /// Whether policy lets the caller of `asked` see this in a list.
     pub(crate) fn visible(&self, asked: &Asked, target: &Target<'_>, now: Timestamp) -> bool {
         let Ok(caller) = asked.head.caller() else { return false };
+        if !self.enforces_policy() {
+            return true;
+        }
         self.policy.visible(&caller.principal, target, &request_facts(asked, caller, now))
     }
 
@@ -243,8 +246,15 @@ impl Gateway {
     ) -> Result<(), Denial> {
         let caller = asked.head.caller()?;
         let principal = &caller.principal;
-        let Decision { outcome, policies, errors } =
-            self.policy.decide(principal, target, &request_facts(asked, caller, now));
+        let facts = request_facts(asked, caller, now);
+        let decision = self.policy.decide(principal, target, &facts);
+        if let Some(shadow) = self.policy.shadow(principal, target, &facts, &decision) {
+            audit.note_shadow(shadow);
+        }
+        let Decision { outcome, policies, errors } = decision;
+        if !self.enforces_policy() && outcome != Outcome::Permit {
+            return Ok(());
+        }
         audit.policies = policies;
         match outcome {
             Outcome::Permit => Ok(()),
@@ -281,7 +291,7 @@ impl Gateway {
     }
 }
 
-fn request_facts<'a>(
+pub(crate) fn request_facts<'a>(
     asked: &'a Asked,
     caller: &'a KnownCaller,
     now: Timestamp,

@@ -30,6 +30,7 @@ use crate::hosts;
 use crate::request::{Asked, Head, body_too_large, body_withheld};
 use crate::response::{Answer, Awaited, Handling, Piece, ResponseFilter};
 use crate::session::Sessions;
+use crate::shadow::ShadowLists;
 
 /// Most rounds of calls for one request: a stale login, a new one, a read, a session, the pages of a
 /// list, and some to spare.
@@ -323,11 +324,12 @@ impl Phase {
                 let gateway = step.gateway;
                 let now = step.now;
                 let server = Rc::clone(&asked.head.server);
+                let mut in_shadow = ShadowLists::default();
                 let mut visible = |kind: ListKind, name: &str, element: &Json| {
                     if kind == ListKind::Tools && asked.era == Era::Modern {
                         gateway.mirrors.learn(&server, name, element);
                     }
-                    gateway.visible(&asked, &listed(kind, &server, name), now)
+                    gateway.listed(&asked, &listed(kind, &server, name), now, &mut in_shadow)
                 };
                 match filter.push(chunk, end, &mut visible, &mut bytes) {
                     Ok(Piece::AsItCame) => {}
@@ -337,6 +339,7 @@ impl Phase {
                         step.out.push(Effect::ReplaceChunk(bytes));
                     }
                 }
+                step.audit.count_shadow(in_shadow);
                 step.audit.listed = filter.listed();
                 step.audit.hidden = filter.hidden();
                 let next = if end { Self::Proxied } else { Self::FilterResponse { asked, filter } };

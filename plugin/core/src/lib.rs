@@ -31,6 +31,7 @@ mod request;
 mod response;
 mod secret;
 mod session;
+mod shadow;
 mod shape;
 mod upstream;
 

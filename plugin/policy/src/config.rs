@@ -24,6 +24,22 @@ pub struct PolicyConfig {
     /// `Server`s and `Tool`s. Attributes that have a default may be left out.
     #[serde(default)]
     pub entities: Vec<serde_json::Value>,
+    /// Whether the policies decide. With `shadow` everything that they alone would deny goes on, and
+    /// audit says `would_deny`: for a gateway that is being introduced.
+    #[serde(default)]
+    pub mode: PolicyMode,
+}
+
+/// Whether policies decide.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyMode {
+    /// They do; those with `@mode("shadow")` do not.
+    #[default]
+    Enforce,
+    /// None does: all are as if they had `@mode("shadow")`, and nothing is denied by policy.
+    Shadow,
 }
 
 /// Cedar policies, in one text or in named files.
@@ -35,6 +51,12 @@ pub enum PolicyText {
     One(String),
     /// File name to Cedar text. The names appear in messages only; the policies form one set.
     Files(BTreeMap<String, String>),
+}
+
+impl PolicyMode {
+    pub(crate) fn is_shadow(self) -> bool {
+        self == Self::Shadow
+    }
 }
 
 impl PolicyText {

@@ -58,6 +58,15 @@ pub enum Refusal {
     Error(Vec<Rc<str>>),
 }
 
+/// What policies in shadow would have made of a request that was decided without them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShadowDecision {
+    /// The decision with them.
+    pub decision: Decision,
+    /// Those of the policies in shadow that determined it or could not be evaluated. Sorted.
+    pub policies: Vec<Rc<str>>,
+}
+
 /// Something that could not be evaluated. Every one denies the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyError {

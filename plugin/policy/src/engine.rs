@@ -11,13 +11,13 @@ use sha2::{Digest, Sha256};
 
 use crate::arguments;
 use crate::catalog::Catalog;
-use crate::config::{PolicyConfig, PolicyText, Problem};
+use crate::config::{PolicyConfig, PolicyMode, PolicyText, Problem};
 use crate::decision::{Decision, Outcome, PolicyError, Refusal};
 use crate::index::{Candidate, Index};
 use crate::listing::{Listing, Lists};
 use crate::looks::Looks;
 use crate::names;
-use crate::policies;
+use crate::policies::{self, NamedPolicy};
 use crate::principal::{Caller, Principal, PrincipalError};
 use crate::request::{RequestFacts, Target};
 use crate::schema;
@@ -28,9 +28,19 @@ use crate::standings::Standings;
 #[derive(Debug)]
 pub struct PolicyEngine {
     version: String,
+    mode: PolicyMode,
     lists: Lists,
     catalog: Catalog,
-    index: Index,
+    /// The policies that decide.
+    enforced: Rules,
+    /// These and the ones in shadow, where there are any.
+    pub(crate) with_shadow: Option<Rules>,
+}
+
+/// Policies, and what was found out with them.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) index: Index,
     standings: Standings,
 }
 
@@ -69,14 +79,27 @@ impl PolicyEngine {
         let catalog = Catalog::compile(&config.entities, &known, &schema.schema);
         match (policies, catalog) {
             (Ok(policies), Ok(catalog)) if problems.is_empty() => {
-                let index = Index::build(&schema, &policies)
-                    .map_err(|message| vec![Problem::new("policy.policies", message)])?;
+                // Where no policy decides, they are asked all together what they would decide.
+                let decides = |policy: &&NamedPolicy| {
+                    config.mode.is_shadow() || !policy.annotations.in_shadow
+                };
+                let rules =
+                    |policies: &mut dyn Iterator<Item = &NamedPolicy>| -> Result<_, Vec<Problem>> {
+                        let index = Index::build(&schema, policies)
+                            .map_err(|message| vec![Problem::new("policy.policies", message)])?;
+                        Ok(Rules { standings: Standings::new(&index, &catalog), index })
+                    };
+                let has_shadow = !policies.iter().all(|policy| decides(&policy));
                 Ok(Self {
                     version: version(config, &known),
+                    mode: config.mode,
+                    enforced: rules(&mut policies.iter().filter(decides))?,
+                    with_shadow: match has_shadow {
+                        true => Some(rules(&mut policies.iter())?),
+                        false => None,
+                    },
                     lists: Lists::new(schema.schema),
-                    standings: Standings::new(&index, &catalog),
                     catalog,
-                    index,
                 })
             }
             (policies, catalog) => {
@@ -99,7 +122,15 @@ impl PolicyEngine {
     /// with every valid address and without one.
     #[must_use]
     pub fn looks_at_source(&self) -> bool {
-        self.index.looks().at(Looks::SOURCE_IP)
+        let looks = |rules: &Rules| rules.index.looks().at(Looks::SOURCE_IP);
+        looks(&self.enforced) || self.with_shadow.as_ref().is_some_and(looks)
+    }
+
+    /// Whether the policies decide. With [`PolicyMode::Shadow`] whoever asks lets everything go on, and
+    /// records what [`Self::shadow`] says.
+    #[must_use]
+    pub fn mode(&self) -> PolicyMode {
+        self.mode
     }
 
     /// The principal that `caller` is.
@@ -126,7 +157,17 @@ impl PolicyEngine {
         target: &Target<'_>,
         facts: &RequestFacts<'_>,
     ) -> Decision {
-        let standing = match self.standing(principal, target) {
+        self.decide_by(&self.enforced, principal, target, facts)
+    }
+
+    pub(crate) fn decide_by(
+        &self,
+        rules: &Rules,
+        principal: &Principal,
+        target: &Target<'_>,
+        facts: &RequestFacts<'_>,
+    ) -> Decision {
+        let standing = match self.standing(rules, principal, target) {
             Ok(Some(standing)) => standing,
             Ok(None) => return refused(Refusal::Invisible),
             Err(message) => return not_a_request(message),
@@ -194,7 +235,17 @@ impl PolicyEngine {
         target: &Target<'_>,
         facts: &RequestFacts<'_>,
     ) -> bool {
-        let Ok(Some(standing)) = self.standing(principal, target) else { return false };
+        self.visible_by(&self.enforced, principal, target, facts)
+    }
+
+    pub(crate) fn visible_by(
+        &self,
+        rules: &Rules,
+        principal: &Principal,
+        target: &Target<'_>,
+        facts: &RequestFacts<'_>,
+    ) -> bool {
+        let Ok(Some(standing)) = self.standing(rules, principal, target) else { return false };
         let shown = || -> Result<bool, String> {
             facts.validate()?;
             let settled = standing.settled(facts)?;
@@ -214,23 +265,24 @@ impl PolicyEngine {
     /// of the gateway's, or its schema does not have it for callers like `principal`.
     fn standing(
         &self,
+        rules: &Rules,
         principal: &Principal,
         target: &Target<'_>,
     ) -> Result<Option<Rc<Standing>>, String> {
-        self.standings.of(&principal.0, target, || {
+        rules.standings.of(&principal.0, target, || {
             let Some(located) = self.catalog.locate(target) else { return Ok(None) };
             // Its own action, if it has one: the id of that contains a separator, as the ids of the
             // model's actions never do.
             let own = match target {
-                Target::Tool { .. } => self.index.action(located.uid.id().unescaped()),
+                Target::Tool { .. } => rules.index.action(located.uid.id().unescaped()),
                 _ => None,
             };
-            let action = own.or_else(|| self.index.action(target.action()));
+            let action = own.or_else(|| rules.index.action(target.action()));
             let Some(action) = action.filter(|action| action.applies_to(&principal.0.uid)) else {
                 return Ok(None);
             };
             let (principal, action) = (Rc::clone(&principal.0), Rc::clone(action));
-            Standing::new(principal, action, located, &self.index).map(Some)
+            Standing::new(principal, action, located, &rules.index).map(Some)
         })
     }
 
@@ -316,7 +368,7 @@ fn names_of(policies: &[Rc<Candidate>]) -> Vec<Rc<str>> {
 
 fn advice(policies: &[Rc<Candidate>]) -> Vec<String> {
     let texts: BTreeSet<&String> =
-        policies.iter().filter_map(|policy| policy.advice.as_ref()).collect();
+        policies.iter().filter_map(|policy| policy.annotations.advice.as_ref()).collect();
     texts.into_iter().cloned().collect()
 }
 
@@ -353,6 +405,9 @@ fn version(config: &PolicyConfig, servers: &BTreeSet<&str>) -> String {
                 field(text);
             }
         }
+    }
+    if config.mode.is_shadow() {
+        field("mode shadow");
     }
     field(if config.schema.is_some() { "schema" } else { "no schema" });
     field(config.schema.as_deref().unwrap_or_default());

@@ -14,6 +14,7 @@ use cedar_policy::{
     ResourceConstraint,
 };
 
+use crate::annotations::Annotations;
 use crate::arguments::RecordType;
 use crate::closure::{Closed, closed};
 use crate::listing::{self, Listed};
@@ -29,8 +30,7 @@ pub(crate) struct Candidate {
     place: usize,
     /// Its name in audit records.
     pub(crate) id: Rc<str>,
-    /// What the caller is told when it is the reason for a refusal.
-    pub(crate) advice: Option<String>,
+    pub(crate) annotations: Annotations,
     pub(crate) policy: Policy,
     /// What its condition looks at.
     pub(crate) looks: Looks,
@@ -67,6 +67,8 @@ pub(crate) struct Index {
     looks: Looks,
     /// Policies that look at which tool, prompt or resource it is.
     looking_at_names: Vec<Rc<Candidate>>,
+    /// Ids of the policies in shadow.
+    in_shadow: HashSet<Rc<str>>,
 }
 
 /// What stands under an entity, and what stands under none.
@@ -97,7 +99,7 @@ impl Candidate {
         Self {
             place,
             id: Rc::clone(&named.id),
-            advice: named.advice.clone(),
+            annotations: named.annotations.clone(),
             policy: named.policy.clone(),
             looks: Looks::of(&named.policy),
             listing: OnceCell::new(),
@@ -154,7 +156,10 @@ impl Index {
     ///
     /// # Errors
     /// A text for the configuration's author, when Cedar refuses what it has validated before.
-    pub(crate) fn build(schema: &CompiledSchema, policies: &[NamedPolicy]) -> Result<Self, String> {
+    pub(crate) fn build<'a>(
+        schema: &CompiledSchema,
+        policies: impl Iterator<Item = &'a NamedPolicy>,
+    ) -> Result<Self, String> {
         let entities = schema.schema.action_entities().map_err(|error| error.to_string())?;
         let mut index = Self {
             actions: HashMap::new(),
@@ -162,6 +167,7 @@ impl Index {
             named: HashSet::new(),
             looks: Looks::NOTHING,
             looking_at_names: Vec::new(),
+            in_shadow: HashSet::new(),
         };
         for uid in schema.schema.actions() {
             let types = schema.schema.resources_for_action(uid).into_iter().flatten();
@@ -184,7 +190,7 @@ impl Index {
             };
             index.actions.insert(id.to_owned(), Rc::new(action));
         }
-        for (place, named) in policies.iter().enumerate() {
+        for (place, named) in policies.enumerate() {
             let candidate = Rc::new(Candidate::new(place, named));
             if !schema.arguments.is_empty() && candidate.looks.at(Looks::ARGUMENTS) {
                 // Found out now rather than at a caller's first list.
@@ -201,6 +207,9 @@ impl Index {
         let literals = policy.entity_literals().into_iter();
         self.named.extend(literals.filter(|uid| kinds.contains(&uid.type_name())));
         self.looks = self.looks.and(candidate.looks);
+        if candidate.annotations.in_shadow {
+            self.in_shadow.insert(Rc::clone(&candidate.id));
+        }
         if candidate.looks.at(Looks::NAME) {
             self.looking_at_names.push(Rc::clone(candidate));
         }
@@ -235,6 +244,11 @@ impl Index {
     /// What all policies together look at.
     pub(crate) fn looks(&self) -> Looks {
         self.looks
+    }
+
+    /// Whether the policy of this id is in shadow.
+    pub(crate) fn is_in_shadow(&self, id: &str) -> bool {
+        self.in_shadow.contains(id)
     }
 
     /// The ids of all actions.

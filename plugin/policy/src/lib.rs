@@ -14,6 +14,7 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+mod annotations;
 mod arguments;
 mod catalog;
 mod closure;
@@ -32,13 +33,14 @@ mod recent;
 mod remembered;
 mod request;
 mod schema;
+mod shadow;
 mod source;
 mod standing;
 mod standings;
 mod values;
 
-pub use config::{PolicyConfig, PolicyText, Problem};
-pub use decision::{Decision, Outcome, PolicyError, Refusal};
+pub use config::{PolicyConfig, PolicyMode, PolicyText, Problem};
+pub use decision::{Decision, Outcome, PolicyError, Refusal, ShadowDecision};
 pub use engine::PolicyEngine;
 pub use outline::{Effect, PolicyOutline};
 pub use principal::{Caller, MAX_MEMBERSHIPS, Principal, PrincipalError};

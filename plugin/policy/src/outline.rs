@@ -94,6 +94,7 @@ mod tests {
             ])),
             schema: None,
             entities: Vec::new(),
+            mode: crate::PolicyMode::default(),
         };
         let [first, second] = &config.outline()[..] else { panic!("{:?}", config.outline()) };
         assert_eq!((first.id.as_str(), first.effect), ("a", Effect::Permit));

@@ -14,13 +14,11 @@ use cedar_policy::{
 };
 use miette::Diagnostic;
 
+use crate::annotations::{self, Annotations};
 use crate::config::{PolicyText, Problem};
 use crate::names;
 use crate::schema::{CompiledSchema, LISTING_FACTS};
 use crate::source::{self, Source};
-
-/// The annotations that mean something. `@description` is for the reader of the policy.
-const ANNOTATIONS: [&str; 3] = ["id", "advice", "description"];
 
 /// Deepest access to entities: `resource` is the first, `resource.server` the second.
 const DEREFERENCE_LEVEL: u32 = 2;
@@ -28,15 +26,12 @@ const DEREFERENCE_LEVEL: u32 = 2;
 /// How many policies are checked together against the part of the schema that they name.
 const AT_ONCE: usize = 24;
 
-/// Longest `@id`.
-const MAX_ID: usize = 128;
-
 /// A policy under its stable name.
 #[derive(Clone, Debug)]
 pub(crate) struct NamedPolicy {
     pub(crate) id: Rc<str>,
     pub(crate) policy: Policy,
-    pub(crate) advice: Option<String>,
+    pub(crate) annotations: Annotations,
 }
 
 /// Reads and validates all policies of `text`.
@@ -68,21 +63,21 @@ pub(crate) fn compile(
         }
         for (offset, policy) in in_order(&set, text) {
             let path = source.path_at(offset);
-            let id = match check_annotations(&policy, &path, &mut problems) {
-                Some(id) if sources.contains_key(&id) => {
+            let (id, annotations) = match annotations::read(&policy, &path, &mut problems) {
+                Some((id, _)) if sources.contains_key(&id) => {
                     problems.push(
                         Problem::new(path, format!("the id `{id}` is taken"))
                             .with_help("audit names policies by `@id`: make it unique"),
                     );
                     continue;
                 }
-                Some(id) => id,
+                Some(read) => read,
                 None => continue,
             };
             check_names(&policy, &id, &path, servers, &mut problems);
             sources.insert(id.clone(), source.clone());
             policies.push(NamedPolicy {
-                advice: policy.annotation("advice").map(str::to_owned),
+                annotations,
                 policy: policy.new_id(PolicyId::new(&id)),
                 id: id.into(),
             });
@@ -109,38 +104,6 @@ pub(crate) fn in_order(set: &PolicySet, text: &str) -> Vec<(usize, Policy)> {
         from = (offset + own.len()).min(text.len());
     }
     found
-}
-
-/// The id of `policy`; None when it has none to be used.
-fn check_annotations(policy: &Policy, path: &str, problems: &mut Vec<Problem>) -> Option<String> {
-    for (name, _) in policy.annotations() {
-        if !ANNOTATIONS.contains(&name) {
-            problems.push(
-                Problem::new(path, format!("unknown annotation `@{name}`"))
-                    .with_help("known are @id, @advice and @description; none is ever ignored"),
-            );
-        }
-    }
-    if policy.annotation("advice").is_some_and(|advice| advice.trim().is_empty()) {
-        problems.push(Problem::new(path, "`@advice` is empty"));
-    }
-    match policy.annotation("id") {
-        None => {
-            problems.push(
-                Problem::new(path, "the policy has no `@id`")
-                    .with_help("audit names policies by it: put @id(\"..\") before the policy"),
-            );
-            None
-        }
-        Some(id) if id.is_empty() || id.len() > MAX_ID || id.chars().any(char::is_control) => {
-            problems.push(Problem::new(
-                path,
-                format!("`@id` is empty, longer than {MAX_ID} bytes or has control characters"),
-            ));
-            None
-        }
-        Some(id) => Some(id.to_owned()),
-    }
 }
 
 /// Finds what the validator cannot: names it knows nothing of, and a trap.

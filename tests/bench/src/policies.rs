@@ -51,6 +51,7 @@ fn config(tools: usize, policies: usize) -> PolicyConfig {
         policies: PolicyText::One(text),
         schema: Some(schema),
         entities: Vec::new(),
+        mode: toolgate_policy::PolicyMode::default(),
     }
 }
 

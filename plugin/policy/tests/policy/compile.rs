@@ -98,6 +98,16 @@ fn unknown_annotations_are_refused_never_ignored() {
         "policy.policies:1:1",
         "`@advice` is empty",
     );
+    check_policy(
+        "@id(\"a\") @mode(\"enforce\") permit(principal, action, resource);",
+        "policy.policies:1:1",
+        "`@mode` is \"enforce\"",
+    );
+    check_policy(
+        "@id(\"a\") @limit(\"5/m\") permit(principal, action, resource);",
+        "policy.policies:1:1",
+        "`@limit` is reserved for quotas",
+    );
     engine("@id(\"a\") @advice(\"b\") @description(\"c\") permit(principal, action, resource);");
 }
 

@@ -9,4 +9,5 @@ mod decisions;
 mod demo;
 mod listing;
 mod plain;
+mod shadow;
 mod support;

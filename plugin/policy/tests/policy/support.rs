@@ -52,6 +52,7 @@ pub(crate) fn config(policies: &str) -> PolicyConfig {
             json!({"uid": {"type": "MCP::Tool", "id": "files/list"},
                    "attrs": {"read_only": true, "destructive": false}}),
         ],
+        mode: toolgate_policy::PolicyMode::default(),
     }
 }
 

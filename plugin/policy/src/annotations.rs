@@ -1,0 +1,81 @@
+//! The annotations of a policy: what they mean, and which are rejected.
+//!
+//! None is ever ignored: an annotation that is not known, or whose value means nothing, is a problem of
+//! the configuration. Not here: what follows from them.
+
+use cedar_policy::Policy;
+
+use crate::config::Problem;
+
+/// The annotations that mean something. `@description` is for the reader of the policy.
+const KNOWN: [&str; 4] = ["id", "advice", "description", "mode"];
+
+/// Longest `@id`.
+const MAX_ID: usize = 128;
+
+/// What the annotations of one policy say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Annotations {
+    /// `@advice`: what a caller is told when the policy is the reason for a refusal.
+    pub(crate) advice: Option<String>,
+    /// `@mode("shadow")`: the policy is evaluated for audit and decides nothing.
+    pub(crate) in_shadow: bool,
+}
+
+/// The `@id` and the other annotations of the policy at `path`; None when it has no id to be used.
+pub(crate) fn read(
+    policy: &Policy,
+    path: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<(String, Annotations)> {
+    for (name, _) in policy.annotations() {
+        if name == "limit" {
+            problems.push(
+                Problem::new(path, "`@limit` is reserved for quotas, and nothing enforces it yet")
+                    .with_help("take it out: a policy must not promise what does not happen"),
+            );
+        } else if !KNOWN.contains(&name) {
+            problems.push(
+                Problem::new(path, format!("unknown annotation `@{name}`"))
+                    .with_help(format!("known are @{}; none is ever ignored", KNOWN.join(", @"))),
+            );
+        }
+    }
+    let advice = policy.annotation("advice");
+    if advice.is_some_and(|advice| advice.trim().is_empty()) {
+        problems.push(Problem::new(path, "`@advice` is empty"));
+    }
+    let in_shadow =
+        match policy.annotation("mode") {
+            None => false,
+            Some("shadow") => true,
+            Some(other) => {
+                problems.push(Problem::new(path, format!("`@mode` is {other:?}")).with_help(
+                    "write @mode(\"shadow\"), or leave it out for a policy that decides",
+                ));
+                false
+            }
+        };
+    let id = id(policy, path, problems)?;
+    Some((id, Annotations { advice: advice.map(str::to_owned), in_shadow }))
+}
+
+fn id(policy: &Policy, path: &str, problems: &mut Vec<Problem>) -> Option<String> {
+    match policy.annotation("id") {
+        None => {
+            problems.push(
+                Problem::new(path, "the policy has no `@id`")
+                    .with_help("audit names policies by it: put @id(\"..\") before the policy"),
+            );
+            None
+        }
+        Some(id) if id.is_empty() || id.len() > MAX_ID || id.chars().any(char::is_control) => {
+            problems.push(Problem::new(
+                path,
+                format!("`@id` is empty, longer than {MAX_ID} bytes or has control characters"),
+            ));
+            None
+        }
+        Some(id) => Some(id.to_owned()),
+    }
+}
