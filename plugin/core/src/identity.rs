@@ -83,12 +83,24 @@ pub(crate) struct KnownCaller {
     pub(crate) scopes: Vec<String>,
     /// When the token was issued, in seconds since the epoch.
     pub(crate) issued: Option<u64>,
+    /// What proves them.
+    pub(crate) proof: Proof,
     /// Where the token is good.
     admission: Admission,
     /// What it is bound to.
     binding: Binding,
     /// When it stops being valid, leeway included.
     expires: Option<Timestamp>,
+}
+
+/// What proves who calls. Only a token may be handed on or exchanged: beside every other proof the
+/// `Authorization` header holds what nobody has verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// The access token in the `Authorization` header.
+    Token,
+    /// Something else, or nothing: an API key, the word of the host.
+    Other,
 }
 
 /// Where a token is good, by its audience.
@@ -259,6 +271,7 @@ impl Identity {
             client: None,
             scopes: Vec::new(),
             issued: None,
+            proof: Proof::Other,
             admission: Admission::Gateway,
             binding: Binding::default(),
             expires: None,
@@ -419,6 +432,7 @@ impl Identity {
                 issuer.claims.caller(&token.claims, validity, admission, policy)?
             }
         };
+        caller.proof = Proof::Token;
         self.hierarchy.widen(&mut caller.scopes);
         if self.is_denied(&caller, token_id.as_deref(), digest) {
             return Err(Refused::invalid("the token has been revoked").into());

@@ -20,7 +20,7 @@ use crate::federation::{
     Access, Goal, HOPS, Portal, PortalSession, Rekeyed, SessionKey, rename, resolve,
 };
 use crate::gateway::Gateway;
-use crate::identity::{AskedEndpoint, Known, KnownCaller, RequiredScopes};
+use crate::identity::{AskedEndpoint, Known, KnownCaller, Proof, RequiredScopes};
 
 /// Every MCP endpoint lies under this path.
 const ENDPOINTS: &str = "/mcp";
@@ -69,8 +69,7 @@ pub(crate) struct Head {
 impl Head {
     /// The bearer token that the caller presented, which was verified.
     pub(crate) fn bearer(&self) -> Option<&str> {
-        // An anonymous caller may have sent anything.
-        self.caller.as_ref()?.issuer.as_ref()?;
+        self.caller.as_ref().filter(|caller| caller.proof == Proof::Token)?;
         let value = self.headers.single("authorization").ok().flatten()?;
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

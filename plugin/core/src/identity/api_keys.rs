@@ -7,7 +7,7 @@ use toolgate_policy::{Caller, PolicyEngine, Problem};
 
 use super::binding::Binding;
 use super::tokens::TokenDigest;
-use super::{Admission, KnownCaller};
+use super::{Admission, KnownCaller, Proof};
 use crate::config::{ApiKeyConfig, ApiKeysConfig};
 use crate::event::Timestamp;
 
@@ -118,6 +118,7 @@ impl ApiKeys {
                         client: None,
                         scopes: key.scopes,
                         issued: None,
+                        proof: Proof::Other,
                         admission,
                         binding: Binding::default(),
                         expires: Some(Timestamp(std::time::Duration::MAX)),

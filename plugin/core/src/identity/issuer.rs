@@ -19,7 +19,7 @@ use super::challenge::Refused;
 use super::introspection::Introspection;
 use super::keys::{Keys, algorithm};
 use super::remote_keys::{AtHand, RemoteKeys};
-use super::{Admission, KnownCaller, Unproven, claims};
+use super::{Admission, KnownCaller, Proof, Unproven, claims};
 use crate::config::{ClaimsConfig, IssuerConfig};
 use crate::event::Timestamp;
 use crate::facts::{Facts, Need};
@@ -457,6 +457,8 @@ impl Claims {
             client: client.map(Into::into),
             scopes: claims::scopes(claims, &self.config.scopes),
             issued: validity.issued,
+            // Who asks for it knows whether these are the claims of a token.
+            proof: Proof::Other,
             admission,
             binding: Binding::read(claims)?,
             expires: Some(validity.expires),
