@@ -104,6 +104,7 @@ def envoy(part: "Part") -> None:
     if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy"):
         program = answer("scripts/fetch", "envoy").split()[-1]
         part.run("scenarios", *harness("envoy"), env={"ENVOY": str(ROOT / program)})
+        part.run("calls", *harness("envoy_calls"), env={"ENVOY": str(ROOT / program)})
 
 
 def kong(part: "Part") -> None:

@@ -30,6 +30,7 @@ pub struct Envoy {
     process: Mutex<Child>,
     folder: PathBuf,
     places: BTreeMap<String, Place>,
+    admin: u16,
 }
 
 /// Where one scenario is played.
@@ -106,16 +107,33 @@ impl Envoy {
         std::fs::write(&file, bootstrap.to_string()).map_err(|error| error.to_string())?;
         drop(reserved);
         let process = launch(program, &folder, &file)?;
-        let envoy = Self { process: Mutex::new(process), folder, places };
-        envoy.wait_until_ready(admin)?;
+        let envoy = Self { process: Mutex::new(process), folder, places, admin };
+        envoy.wait_until_ready()?;
         Ok(envoy)
     }
 
-    fn wait_until_ready(&self, admin: u16) -> Result<(), String> {
+    /// The port where a scenario is played.
+    #[must_use]
+    pub fn port(&self, scenario: &str) -> Option<u16> {
+        self.places.get(scenario).map(|place| place.port)
+    }
+
+    /// How many requests Envoy has taken and not answered yet, on all listeners.
+    #[must_use]
+    pub fn active_requests(&self) -> Option<u64> {
+        let path = "/stats?filter=^http.mcp.downstream_rq_active$".into();
+        let stats = Request { method: "GET".into(), path, ..Request::default() };
+        let seen = wire::exchange(self.admin, &stats, &|| true).ok()?;
+        String::from_utf8(seen.body).ok()?.rsplit_once(':')?.1.trim().parse().ok()
+    }
+
+    fn wait_until_ready(&self) -> Result<(), String> {
         let begin = Instant::now();
         let ready = Request { method: "GET".into(), path: "/ready".into(), ..Request::default() };
         loop {
-            if wire::exchange(admin, &ready, &|| true).is_ok_and(|seen| seen.status == Some(200)) {
+            if wire::exchange(self.admin, &ready, &|| true)
+                .is_ok_and(|seen| seen.status == Some(200))
+            {
                 return Ok(());
             }
             let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);

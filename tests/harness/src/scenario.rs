@@ -59,6 +59,8 @@ pub enum Behaviour {
     Down,
     /// Accepts requests and never answers.
     Silent,
+    /// Accepts requests and answers once it behaves otherwise.
+    Held,
     /// Status 200 with HTML.
     Html,
     /// Status 500 with HTML.

@@ -2,7 +2,7 @@
 //! were asked. One implementation for all drivers; the real proxy reaches it through `listen`.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -86,6 +86,8 @@ pub struct Reply {
 #[derive(Debug, Default)]
 pub struct World {
     state: Mutex<State>,
+    /// Told when a behaviour changes.
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -132,6 +134,7 @@ impl World {
             }
             state.behaviours.insert(cluster.clone(), *behaviour);
         }
+        self.changed.notify_all();
     }
 
     /// How an upstream behaves.
@@ -156,12 +159,16 @@ impl World {
 
     /// What an upstream does with a request.
     pub fn answer(&self, asked: Asked) -> Answer {
-        let behaviour = self.behaviour(&asked.cluster);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if behaviour == Behaviour::Down {
+        let now = |state: &State| state.behaviours.get(&asked.cluster).copied().unwrap_or_default();
+        if now(&state) == Behaviour::Down {
             return Answer::Nobody;
         }
         state.asked.push(asked.clone());
+        let is_held = |state: &mut State| now(state) == Behaviour::Held;
+        let mut state =
+            self.changed.wait_while(state, is_held).unwrap_or_else(PoisonError::into_inner);
+        let behaviour = now(&state);
         let answer = match behaviour {
             Behaviour::Silent => Answer::Silence,
             Behaviour::Html => html(200),

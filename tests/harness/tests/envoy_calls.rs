@@ -1,0 +1,69 @@
+//! Calls of the gateway in a real Envoy, whose one worker serves many exchanges at a time: the program
+//! that the variable `ENVOY` names, or `envoy` on the path.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use toolgate_harness::envoy::Envoy;
+use toolgate_harness::people::Issuer;
+use toolgate_harness::play::{Driver as _, Request, request};
+use toolgate_harness::repository;
+use toolgate_harness::scenario::{Behaviour, Scenario, read_all};
+use toolgate_harness::wire;
+use toolgate_harness::world::World;
+
+/// How long anything may take on a slow machine before the test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "in vain: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn two_hundred_first_calls_ask_the_vault_once_though_the_first_client_goes_away() {
+    let program = std::env::var("ENVOY").unwrap_or_else(|_| "envoy".into());
+    let issuer = Issuer::demo().unwrap();
+    let scenarios = read_all(&repository::path("tests/scenarios")).unwrap();
+    let mut scenario: Scenario = scenarios
+        .into_iter()
+        .find(|scenario| scenario.name == "a_vault_that_is_down_is_an_error")
+        .unwrap();
+    // The vault is held until all are there, which may take its time.
+    scenario.configuration = Some(json!({"vaults": {"main": {"timeout_ms": 60_000}}}));
+    let envoy = Envoy::start(&program, std::slice::from_ref(&scenario)).unwrap();
+    let world = Arc::new(World::default());
+    world.behave(&BTreeMap::from([("vault".to_owned(), Behaviour::Held)]));
+    let session = envoy.start(&scenario, Arc::clone(&world)).unwrap();
+    let refund = request(&scenario.exchanges[0], &issuer, session.now()).unwrap();
+    let port = envoy.port(&scenario.name).unwrap();
+
+    // The client whose request makes the call goes away while the vault thinks.
+    let first = Request { abort: true, ..refund.clone() };
+    wire::exchange(port, &first, &|| world.was_asked()).unwrap();
+    let others: Vec<_> = (0..199)
+        .map(|_| {
+            let refund = refund.clone();
+            std::thread::spawn(move || wire::exchange(port, &refund, &|| true))
+        })
+        .collect();
+    until("all requests are in Envoy", || envoy.active_requests() == Some(199));
+    world.behave(&BTreeMap::from([("vault".to_owned(), Behaviour::Well)]));
+    for other in others {
+        let seen = other.join().unwrap().unwrap();
+        assert_eq!(seen.status, Some(200), "{}", String::from_utf8_lossy(&seen.body));
+    }
+    let mut asked: BTreeMap<String, usize> = BTreeMap::new();
+    for request in world.take_asked() {
+        *asked.entry(request.cluster).or_default() += 1;
+    }
+    // A login and a read.
+    let expected = BTreeMap::from([("vault".to_owned(), 2), ("billing".to_owned(), 199)]);
+    assert_eq!(asked, expected);
+}
