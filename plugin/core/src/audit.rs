@@ -128,7 +128,7 @@ pub struct AuditRecord {
     /// Servers whose lists could not be had, each with the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_out: Option<String>,
-    /// Elements of lists that the caller may not see.
+    /// Elements of lists that the caller may not see, and updates of resources that it may not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden: Option<usize>,
     /// Microseconds from the request's arrival to the decision, calls included.

@@ -10,6 +10,7 @@ use toolgate_protocol::jsonrpc::{Id, Message};
 use toolgate_protocol::list::{Filtered, filter_lists};
 use toolgate_protocol::mcp::ListKind;
 use toolgate_protocol::sse::EventSplitter;
+use toolgate_protocol::update::ResourceUpdate;
 
 use crate::config::Limits;
 use crate::denial::{Denial, Reason};
@@ -35,7 +36,7 @@ enum Form {
 /// Header fields that speak of the very bytes of a body.
 const BODY_FIELDS: [&str; 4] = ["content-length", "etag", "digest", "content-digest"];
 
-/// Whether an element of a list may be seen.
+/// Whether an element of a list may be seen, or a resource whose update the message tells.
 pub(crate) type Visible<'a> = dyn FnMut(ListKind, &str, &Json) -> bool + 'a;
 
 /// Changes a response body on its way.
@@ -321,7 +322,7 @@ impl ResponseFilter {
         self.seen.map(|seen| seen.shown)
     }
 
-    /// Elements of lists that were taken out so far.
+    /// Elements of lists and updates of resources that were taken out so far.
     pub(crate) fn hidden(&self) -> Option<usize> {
         self.seen.map(|seen| seen.hidden)
     }
@@ -336,7 +337,13 @@ fn json(
     out: &mut Vec<u8>,
 ) -> Result<bool, (Reason, bool)> {
     let mut message = Json::parse_answer(body).map_err(|_| (Reason::ServerAnswer, false))?;
-    let edited = filter_message(&mut message, visible, seen).map_err(|reason| (reason, false))?;
+    let edited = match filter_message(&mut message, visible, seen) {
+        Ok(Filtering::Same) => false,
+        Ok(Filtering::Edited) => true,
+        // The one document that is the answer is no notification.
+        Ok(Filtering::Withheld) => return Err((Reason::ServerAnswer, false)),
+        Err(reason) => return Err((reason, false)),
+    };
     if !refusals.is_empty() {
         let mut answers = match message {
             Json::Array(answers) => answers,
@@ -369,8 +376,10 @@ fn events(
             Some(data) => match Json::parse_answer(&data) {
                 Err(_) => failed = Some(Reason::ServerAnswer),
                 Ok(mut message) => match filter_message(&mut message, visible, seen) {
-                    Ok(true) => out.extend(event.with_data(&message.to_bytes())),
-                    Ok(false) => out.extend_from_slice(event.raw()),
+                    Ok(Filtering::Edited) => out.extend(event.with_data(&message.to_bytes())),
+                    Ok(Filtering::Same) => out.extend_from_slice(event.raw()),
+                    // With its id: who resumes does so after an event that it has seen.
+                    Ok(Filtering::Withheld) => {}
                     Err(reason) => failed = Some(reason),
                 },
             },
@@ -383,24 +392,32 @@ fn events(
     }
 }
 
-/// Filters the lists of one message, or of each message of a batch; true when it is not what it was.
+/// What became of a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Filtering {
+    Same,
+    Edited,
+    /// Nothing of it passes.
+    Withheld,
+}
+
+/// Filters one message, or each message of a batch: lists, and updates of resources.
 fn filter_message(
     message: &mut Json,
     visible: &mut Visible<'_>,
     seen: &mut Option<Filtered>,
-) -> Result<bool, Reason> {
+) -> Result<Filtering, Reason> {
     if let Some(messages) = message.as_array_mut() {
-        let mut edited = false;
-        for message in messages {
-            if message.as_object().is_none() {
-                return Err(Reason::ServerAnswer);
-            }
-            edited |= filter_message(message, visible, seen)?;
-        }
-        return Ok(edited);
+        return filter_batch(messages, visible, seen);
     }
     if message.as_object().is_none() {
         return Err(Reason::ServerAnswer);
+    }
+    if let Some(update) = ResourceUpdate::read(message)
+        && !update.uri.is_some_and(|uri| visible(ListKind::Resources, uri, message))
+    {
+        seen.get_or_insert_default().hidden += 1;
+        return Ok(Filtering::Withheld);
     }
     let filtered = filter_lists(message, visible);
     if filtered.shown + filtered.hidden > 0 {
@@ -408,5 +425,35 @@ fn filter_message(
         total.shown += filtered.shown;
         total.hidden += filtered.hidden;
     }
-    Ok(filtered.edited)
+    Ok(if filtered.edited { Filtering::Edited } else { Filtering::Same })
+}
+
+fn filter_batch(
+    messages: &mut Vec<Json>,
+    visible: &mut Visible<'_>,
+    seen: &mut Option<Filtered>,
+) -> Result<Filtering, Reason> {
+    let (before, mut edited, mut failed) = (messages.len(), false, None);
+    messages.retain_mut(|message| {
+        let filtered = match message.as_object() {
+            Some(_) => filter_message(message, visible, seen),
+            None => Err(Reason::ServerAnswer),
+        };
+        match filtered {
+            Ok(filtering) => {
+                edited |= filtering == Filtering::Edited;
+                filtering != Filtering::Withheld
+            }
+            Err(reason) => {
+                failed = Some(reason);
+                true
+            }
+        }
+    });
+    match failed {
+        Some(reason) => Err(reason),
+        None if messages.is_empty() && before > 0 => Ok(Filtering::Withheld),
+        None if edited || messages.len() < before => Ok(Filtering::Edited),
+        None => Ok(Filtering::Same),
+    }
 }

@@ -14,3 +14,4 @@ pub mod list;
 pub mod mcp;
 pub mod mirror;
 pub mod sse;
+pub mod update;

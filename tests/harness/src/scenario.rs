@@ -113,6 +113,8 @@ pub enum Behaviour {
     LargeNumbers,
     /// A server: its event stream ends in the middle of an event.
     CutStream,
+    /// A server: its stream tells of updates to more resources than were asked for.
+    Updates,
     /// A server: one event of its stream is larger than the limit.
     HugeEvent,
 }

@@ -492,6 +492,7 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
                 let huge = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": "x".repeat(9 << 20)}});
                 stream(&[notification, huge, replayed])
             }
+            Behaviour::Updates => stream(&updates()),
             _ => stream(&[notification, replayed]),
         };
     }
@@ -546,6 +547,7 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
         "tools/list" => json!({
             "tools": tools(&asked.cluster), "nextCursor": "page-2", "cacheScope": "public", "ttlMs": 1000,
         }),
+        "subscriptions/listen" if behaviour == Behaviour::Updates => return stream(&updates()),
         "prompts/list" => json!({"prompts": [{"name": "dunning_letter"}, {"name": "other"}]}),
         "resources/list" => json!({"resources": [
             {"uri": "billing://terms", "name": "terms"}, {"uri": "billing://secret", "name": "secret"},
@@ -595,6 +597,20 @@ fn session_rules(asked: &Asked, behaviour: Behaviour) -> Option<Answer> {
         (Behaviour::Sessions, Some(id)) if id != "session-1" => refuse(404, "unknown session"),
         _ => None,
     }
+}
+
+/// Updates of resources that nobody asked to hear of all of: in sub-resources, in a batch, and one
+/// that names nothing.
+fn updates() -> Vec<Value> {
+    let update = |params: Value| json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": params});
+    vec![
+        update(json!({"uri": "billing://ledger"})),
+        update(json!({"uri": "billing://terms"})),
+        json!([update(json!({"uri": "billing://ledger/1"})), {"jsonrpc": "2.0", "method": "notifications/prompts/list_changed"}]),
+        json!([update(json!({"uri": "billing://ledger/2"}))]),
+        update(json!({"title": "without a uri"})),
+        json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}),
+    ]
 }
 
 /// A stream whose last event has no end.
