@@ -89,7 +89,7 @@ impl Gateway {
                 audit.tool = Some(shortened(tool));
                 let none = no_arguments();
                 let arguments = arguments.unwrap_or(&none);
-                audit.arguments = self.audited(arguments);
+                audit.arguments = self.audited(name, tool, arguments);
                 let target = Target::Tool { server: name, name: tool, arguments };
                 self.permit(asked, &target, now, audit, || unknown("tool", tool, asked.era))?;
                 if asked.era == Era::Modern {
@@ -282,7 +282,10 @@ impl Gateway {
         }
     }
 
-    fn audited(&self, arguments: &Json) -> Option<String> {
+    /// What the record holds of a call's arguments.
+    fn audited(&self, server: &str, tool: &str, arguments: &Json) -> Option<String> {
+        let redacted = self.policy.redacted(server, tool, arguments);
+        let arguments = redacted.as_ref().unwrap_or(arguments);
         match self.audit.arguments {
             ArgumentsAudit::None => None,
             ArgumentsAudit::Digest => Some(digest(&arguments.to_bytes())),

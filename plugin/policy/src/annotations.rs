@@ -6,9 +6,10 @@
 use cedar_policy::Policy;
 
 use crate::config::Problem;
+use crate::redaction::{self, ArgumentPath};
 
 /// The annotations that mean something. `@description` is for the reader of the policy.
-const KNOWN: [&str; 4] = ["id", "advice", "description", "mode"];
+const KNOWN: [&str; 5] = ["id", "advice", "description", "mode", "redact"];
 
 /// Longest `@id`.
 const MAX_ID: usize = 128;
@@ -20,6 +21,8 @@ pub(crate) struct Annotations {
     pub(crate) advice: Option<String>,
     /// `@mode("shadow")`: the policy is evaluated for audit and decides nothing.
     pub(crate) in_shadow: bool,
+    /// `@redact`: arguments that no record may hold.
+    pub(crate) redact: Vec<ArgumentPath>,
 }
 
 /// The `@id` and the other annotations of the policy at `path`; None when it has no id to be used.
@@ -56,8 +59,22 @@ pub(crate) fn read(
                 false
             }
         };
+    let redact = match policy.annotation("redact").map(redaction::read) {
+        None => Vec::new(),
+        Some(Ok(paths)) => paths,
+        Some(Err((message, help))) => {
+            problems.push(Problem::new(path, message).with_help(help));
+            Vec::new()
+        }
+    };
+    if in_shadow && !redact.is_empty() {
+        problems.push(
+            Problem::new(path, "`@redact` on a policy in shadow, which has no effect")
+                .with_help("put it on a policy that decides"),
+        );
+    }
     let id = id(policy, path, problems)?;
-    Some((id, Annotations { advice: advice.map(str::to_owned), in_shadow }))
+    Some((id, Annotations { advice: advice.map(str::to_owned), in_shadow, redact }))
 }
 
 fn id(policy: &Policy, path: &str, problems: &mut Vec<Problem>) -> Option<String> {

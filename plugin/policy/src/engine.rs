@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use toolgate_protocol::json::Json;
 
 use crate::arguments;
 use crate::catalog::Catalog;
@@ -19,6 +20,7 @@ use crate::looks::Looks;
 use crate::names;
 use crate::policies::{self, NamedPolicy};
 use crate::principal::{Caller, Principal, PrincipalError};
+use crate::redaction::Redaction;
 use crate::request::{RequestFacts, Target};
 use crate::schema;
 use crate::standing::{Evaluation, Standing};
@@ -35,6 +37,7 @@ pub struct PolicyEngine {
     enforced: Rules,
     /// These and the ones in shadow, where there are any.
     pub(crate) with_shadow: Option<Rules>,
+    redactions: Vec<Redaction>,
 }
 
 /// Policies, and what was found out with them.
@@ -90,7 +93,11 @@ impl PolicyEngine {
                         Ok(Rules { standings: Standings::new(&index, &catalog), index })
                     };
                 let has_shadow = !policies.iter().all(|policy| decides(&policy));
+                let redactions = policies
+                    .iter()
+                    .filter_map(|named| Redaction::new(&named.policy, &named.annotations.redact));
                 Ok(Self {
+                    redactions: redactions.collect(),
                     version: version(config, &known),
                     mode: config.mode,
                     enforced: rules(&mut policies.iter().filter(decides))?,
@@ -131,6 +138,23 @@ impl PolicyEngine {
     #[must_use]
     pub fn mode(&self) -> PolicyMode {
         self.mode
+    }
+
+    /// The arguments of a call as records may hold them; None where that is as they are.
+    #[must_use]
+    pub fn redacted(&self, server: &str, tool: &str, arguments: &Json) -> Option<Json> {
+        if self.redactions.is_empty() {
+            return None;
+        }
+        let index = &self.enforced.index;
+        let own = index.action(&names::member_id(server, tool));
+        let action = own.or_else(|| index.action("call_tool"))?;
+        let mut concerned =
+            self.redactions.iter().filter(|it| it.concerns(action, server, tool)).peekable();
+        concerned.peek()?;
+        let mut arguments = arguments.clone();
+        concerned.for_each(|redaction| redaction.apply(&mut arguments));
+        Some(arguments)
     }
 
     /// The principal that `caller` is.

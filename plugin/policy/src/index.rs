@@ -129,6 +129,11 @@ impl Action {
         self.principals.contains(principal.type_name())
     }
 
+    /// Whether it is `group` or lies in it.
+    pub(crate) fn lies_in(&self, group: &EntityUid) -> bool {
+        self.memberships.contains(group)
+    }
+
     /// What partial evaluation says of `candidate`, from memory where that is the same for everybody.
     /// `ask` is told whether it is.
     ///

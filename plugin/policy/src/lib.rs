@@ -30,6 +30,7 @@ mod policies;
 mod possible;
 mod principal;
 mod recent;
+mod redaction;
 mod remembered;
 mod request;
 mod schema;

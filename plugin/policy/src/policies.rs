@@ -17,6 +17,7 @@ use miette::Diagnostic;
 use crate::annotations::{self, Annotations};
 use crate::config::{PolicyText, Problem};
 use crate::names;
+use crate::redaction;
 use crate::schema::{CompiledSchema, LISTING_FACTS};
 use crate::source::{self, Source};
 
@@ -75,6 +76,7 @@ pub(crate) fn compile(
                 None => continue,
             };
             check_names(&policy, &id, &path, servers, &mut problems);
+            check_redaction(&policy, &annotations, schema, &path, &mut problems);
             sources.insert(id.clone(), source.clone());
             policies.push(NamedPolicy {
                 annotations,
@@ -147,6 +149,51 @@ fn check_names(
         };
         if let Some(wrong) = wrong {
             problems.push(Problem::new(path, format!("for policy `{id}`, `{uid}`: {wrong}")));
+        }
+    }
+}
+
+/// Finds paths of `@redact` that lead nowhere: to take nothing out would be to record it.
+fn check_redaction(
+    policy: &Policy,
+    annotations: &Annotations,
+    schema: &CompiledSchema,
+    path: &str,
+    problems: &mut Vec<Problem>,
+) {
+    if annotations.redact.is_empty() {
+        return;
+    }
+    const OTHERS: [&str; 5] =
+        ["connect", "get_prompt", "read_resource", "set_log_level", "use_tasks"];
+    let is_other = |uid: &EntityUid| OTHERS.contains(&uid.id().unescaped());
+    let about_others = match policy.action_constraint() {
+        ActionConstraint::Any => false,
+        ActionConstraint::Eq(uid) => is_other(&uid),
+        ActionConstraint::In(uids) => uids.iter().all(is_other),
+    };
+    if about_others {
+        problems.push(
+            Problem::new(path, "`@redact` on a policy that is not about tools")
+                .with_help("only calls of tools have arguments that are recorded"),
+        );
+    }
+    // Where all tools of the policy have types, these say which arguments there are.
+    let Some(actions) = tool_actions(policy) else { return };
+    for redacted in &annotations.redact {
+        let has = |uid: &EntityUid| {
+            let members = schema.arguments.get(uid.id().unescaped());
+            members.is_some_and(|members| redaction::exists(members, redacted))
+        };
+        if !actions.iter().any(has) {
+            let name = redacted.join(".");
+            problems.push(
+                Problem::new(
+                    path,
+                    format!("`@redact` names `arguments.{name}`, which no tool of the policy has"),
+                )
+                .with_help("compare with the types in `policy.schema`"),
+            );
         }
     }
 }

@@ -89,9 +89,36 @@ fn policies_without_usable_ids_are_refused() {
 #[test]
 fn unknown_annotations_are_refused_never_ignored() {
     check_policy(
-        "@id(\"a\") @redact(\"x\") permit(principal, action, resource);",
+        "@id(\"a\") @other(\"x\") permit(principal, action, resource);",
         "policy.policies:1:1",
-        "unknown annotation `@redact`",
+        "unknown annotation `@other`",
+    );
+    for (path, scope, message) in [
+        ("x", "principal, action, resource", "`@redact` names `x`"),
+        ("result.a", "principal, action, resource", "no record holds a result"),
+        ("arguments", "principal, action, resource", "a path without a name"),
+        ("arguments.a,", "principal, action, resource", "`@redact` names ``"),
+        (
+            "arguments.a",
+            "principal, action == MCP::Action::\"connect\", resource",
+            "a policy that is not about tools",
+        ),
+        (
+            "arguments.memoo",
+            "principal, action == MCP::Action::\"bank/pay\", resource",
+            "`arguments.memoo`, which no tool of the policy has",
+        ),
+    ] {
+        check_policy(
+            &format!("@id(\"a\") @redact(\"{path}\") permit({scope});"),
+            "policy.policies:1:1",
+            message,
+        );
+    }
+    check_policy(
+        "@id(\"a\") @mode(\"shadow\") @redact(\"arguments.a\") permit(principal, action, resource);",
+        "policy.policies:1:1",
+        "on a policy in shadow",
     );
     check_policy(
         "@id(\"a\") @advice(\" \") permit(principal, action, resource);",

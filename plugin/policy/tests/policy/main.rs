@@ -9,5 +9,6 @@ mod decisions;
 mod demo;
 mod listing;
 mod plain;
+mod redaction;
 mod shadow;
 mod support;
