@@ -7,7 +7,8 @@ The stack is the demo's, with the repository's own envoy/envoy.yaml. Every check
 printed as it holds or fails; the last line is `N passed, N failed`. Nothing here waits for a time: it
 waits for what Envoy counts, or compares the times at which things arrived with each other.
 
-`claims` keeps the score, `matrix` plays the clients, `trouble` what goes wrong around them.
+`claims` keeps the score, `matrix` plays the clients, `trouble` what goes wrong around them,
+`going_away` clients that leave a call at servers of both eras.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from stack.preparing import PLUGIN, Parts
 from stack.running import Stack
 from stack.supervisor import Supervisor, require_free_ports
 
+import going_away
 import matrix
 import trouble
 from claims import Claims
@@ -39,6 +41,7 @@ def main() -> None:
         with Supervisor(HOME) as supervisor:
             stack = Stack(supervisor, parts(with_vault=not given.no_vault), HOME)
             play(stack, claims)
+            going_away.play(supervisor, claims, HOME / "going-away")
     except StackError as error:
         fail(error)
         claims.hold("the run came to its end", False)
