@@ -542,10 +542,10 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
             json!({"tools": names.map(|name| json!({"name": name}))})
         }
         "tools/list" if params.get("cursor").and_then(Value::as_str) == Some("page-2") => {
-            json!({"tools": [], "cacheScope": "public", "ttlMs": 1000})
+            json!({"tools": [], "cacheScope": "public", "ttlMs": 30000})
         }
         "tools/list" => json!({
-            "tools": tools(&asked.cluster), "nextCursor": "page-2", "cacheScope": "public", "ttlMs": 1000,
+            "tools": tools(&asked.cluster), "nextCursor": "page-2", "cacheScope": "public", "ttlMs": 30000,
         }),
         "subscriptions/listen" if behaviour == Behaviour::Updates => return stream(&updates()),
         "prompts/list" => json!({"prompts": [{"name": "dunning_letter"}, {"name": "other"}]}),
