@@ -160,7 +160,7 @@ class Stack:
 
     # --- what was seen -------------------------------------------------------------------------------
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[Record]:
         """The records that came since the last time, once every exchange that began has its own."""
         lines = self.settled_lines()[self.records_read :]
         self.records_read += len(lines)
@@ -224,10 +224,25 @@ class Stack:
         return found + [f"a vault token in {file}" for file, text in logs.items() if VAULT_TOKEN.search(text)]
 
 
-def parsed(line: str) -> dict[str, Any]:
-    """A line of the access log; one that is not a JSON object is a record without a decision."""
+class Record(dict[str, Any]):
+    """The fields of a record, and of its line in the access log; one that does not apply is none."""
+
+    def __missing__(self, field: str) -> None:
+        return None
+
+
+def parsed(line: str) -> Record:
+    """A line of the access log; one without a record is a record without a decision."""
     try:
         entry = json.loads(line)
-    except ValueError:
-        entry = None
-    return entry if isinstance(entry, dict) else {"not_a_record": line}
+        record = json.loads(entry.pop("record"))
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return Record(not_a_record=line)
+    return Record(entry | {field: in_text(value) for field, value in record.items()})
+
+
+def in_text(value: Any) -> str:
+    """A value as log formats that have fields of text show it."""
+    if isinstance(value, list) and all(isinstance(element, str) for element in value):
+        return ",".join(value)
+    return value if isinstance(value, str) else json.dumps(value)

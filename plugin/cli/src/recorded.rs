@@ -60,12 +60,27 @@ pub(crate) fn callers(file: &Path) -> Result<Callers, Failure> {
 }
 
 /// The fields of a record that say what was asked.
-struct Record<'a>(&'a Value);
+struct Record {
+    /// What the proxy wrote by itself, or all.
+    line: Value,
+    /// The record, where a log has it as a field.
+    whole: Option<Value>,
+}
 
-impl Record<'_> {
+impl Record {
+    fn new(line: Value) -> Self {
+        let whole = line.get("record").and_then(Value::as_str);
+        let whole = whole.and_then(|json| serde_json::from_str(json).ok());
+        Self { line, whole }
+    }
+
     /// A field that applies; hosts write null or a dash for one that does not.
     fn field(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.as_str().filter(|text| !text.is_empty() && *text != "-")
+        let whole = self.whole.as_ref().and_then(|whole| whole.get(name));
+        whole
+            .or_else(|| self.line.get(name))?
+            .as_str()
+            .filter(|text| !text.is_empty() && *text != "-")
     }
 }
 
@@ -73,7 +88,7 @@ impl Record<'_> {
 pub(crate) fn read(line: &str, callers: &Callers) -> Line {
     let json = line.find('{').and_then(|at| line.get(at..)).unwrap_or_default();
     let Ok(value) = serde_json::from_str::<Value>(json.trim_end()) else { return Line::Other };
-    let record = Record(&value);
+    let record = Record::new(value);
     let (Some(server), Some(method), Some(_)) =
         (record.field("server"), record.field("mcp_method"), record.field("policy_set"))
     else {
@@ -112,7 +127,7 @@ pub(crate) fn read(line: &str, callers: &Callers) -> Line {
 }
 
 /// What policies decided, if they did.
-fn outcome(record: &Record<'_>) -> Option<Word> {
+fn outcome(record: &Record) -> Option<Word> {
     match (record.field("decision")?, record.field("reason")) {
         ("allow", _) => Some(Word::Permit),
         (_, Some("arguments_refused")) => Some(Word::Refused),
@@ -125,7 +140,7 @@ fn outcome(record: &Record<'_>) -> Option<Word> {
     }
 }
 
-fn who(record: &Record<'_>, callers: &Callers) -> Result<Who, String> {
+fn who(record: &Record, callers: &Callers) -> Result<Who, String> {
     let subject = record.field("principal").ok_or("the record names no principal")?;
     if subject == "anonymous" && record.field("issuer").is_none() {
         return Ok(Who::Anonymous);

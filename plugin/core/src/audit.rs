@@ -1,13 +1,97 @@
 //! The record of an exchange: who asked what of whom, what was decided and why, how it ended.
 //!
 //! One record for each exchange, whatever became of it. It never holds a secret: credentials and
-//! tokens stand in it by name, sessions by digest. The host writes it where its access log reads.
+//! tokens stand in it by name, sessions by digest. The host writes it where its access log reads: as
+//! one property, since every call of the host costs, and those fields apart that somebody asks for.
 
 use std::rc::Rc;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use toolgate_protocol::json::Json;
+
+/// The property that is the whole record, as JSON.
+const WHOLE: &str = "record";
+
+/// What stands for every field in a configuration.
+const ALL: &str = "all";
+
+/// Most records of calls fit in so many bytes.
+const USUAL_BYTES: usize = 1024;
+
+/// The names of all fields, as [`AuditRecord::each_field`] and the JSON have them.
+const FIELDS: [&str; 37] = [
+    "record_id",
+    "decision",
+    "reason",
+    "detail",
+    "principal",
+    "issuer",
+    "client",
+    "server",
+    "portal",
+    "left_out",
+    "mcp_method",
+    "batch",
+    "protocol_version",
+    "jsonrpc_id",
+    "session",
+    "tool",
+    "prompt",
+    "resource",
+    "arguments",
+    "policy_set",
+    "policies",
+    "shadow_decision",
+    "shadow_policies",
+    "shadow_reason",
+    "shadow_detail",
+    "shadow_listed",
+    "shadow_hidden",
+    "credential",
+    "credential_source",
+    "credential_lease",
+    "credential_version",
+    "upstream_status",
+    "listed",
+    "hidden",
+    "decided_us",
+    "calls_us",
+    "total_us",
+];
+
+/// The fields that are written apart, beside the whole record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditFields(Vec<&'static str>);
+
+impl AuditFields {
+    /// No field apart.
+    pub const NONE: &Self = &Self(Vec::new());
+
+    /// Every field.
+    #[must_use]
+    pub fn all() -> Self {
+        Self(FIELDS.to_vec())
+    }
+
+    /// The fields of these names; `all` is every field.
+    ///
+    /// # Errors
+    /// Which of the names, by index, are no field.
+    pub(crate) fn named(names: &[String]) -> Result<Self, Vec<usize>> {
+        let mut apart = Self::default();
+        let mut unknown = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            match FIELDS.iter().find(|field| *field == name) {
+                Some(field) if apart.0.contains(field) => {}
+                Some(field) => apart.0.push(field),
+                None if name == ALL => apart = Self::all(),
+                None => unknown.push(index),
+            }
+        }
+        if unknown.is_empty() { Ok(apart) } else { Err(unknown) }
+    }
+}
 
 /// What became of an exchange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -145,11 +229,26 @@ impl AuditRecord {
     /// The record as one line of JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_else(|_| r#"{"decision":"error"}"#.into())
+        let mut json = Vec::with_capacity(USUAL_BYTES);
+        serde_json::to_writer(&mut json, self)
+            .ok()
+            .and_then(|()| String::from_utf8(json).ok())
+            .unwrap_or_else(|| r#"{"decision":"error"}"#.into())
     }
-}
 
-impl AuditRecord {
+    /// Hands the record to `each` as properties of the host, by name, as text: the whole of it as JSON
+    /// as `record`, and the fields that are asked for apart and apply.
+    pub fn each_property(&self, apart: &AuditFields, mut each: impl FnMut(&'static str, &str)) {
+        each(WHOLE, &self.to_json());
+        if !apart.0.is_empty() {
+            self.each_field(|name, value| {
+                if apart.0.contains(&name) {
+                    each(name, value);
+                }
+            });
+        }
+    }
+
     /// Hands every field that applies to `each`, by name, as text. Lists are joined by commas.
     pub fn each_field(&self, mut each: impl FnMut(&'static str, &str)) {
         let policies = self.policies.join(",");
@@ -241,4 +340,101 @@ pub(crate) fn hex(bytes: &[u8], most: usize) -> String {
         let _infallible = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn full() -> AuditRecord {
+        let text = || Some("x".to_owned());
+        let name = || Some(Rc::<str>::from("x"));
+        AuditRecord {
+            record_id: "x".into(),
+            decision: Outcome::Allow,
+            reason: Some("x"),
+            detail: text(),
+            principal: name(),
+            issuer: name(),
+            client: name(),
+            server: name(),
+            portal: name(),
+            mcp_method: text(),
+            batch: Some(Json::Null),
+            protocol_version: Some("x"),
+            jsonrpc_id: text(),
+            session: text(),
+            tool: Some("re\"fund\u{7}".into()),
+            prompt: text(),
+            resource: text(),
+            arguments: text(),
+            policy_set: name(),
+            policies: vec!["a".into(), "b".into()],
+            shadow_decision: Some("x"),
+            shadow_policies: vec!["a".into()],
+            shadow_reason: Some("x"),
+            shadow_detail: text(),
+            shadow_listed: Some(1),
+            shadow_hidden: Some(1),
+            credential: name(),
+            credential_version: Some(1),
+            credential_lease: text(),
+            credential_source: Some("x"),
+            upstream_status: Some(200),
+            listed: Some(1),
+            left_out: text(),
+            hidden: Some(1),
+            decided_us: Some(1),
+            calls_us: Some(1),
+            total_us: 1,
+        }
+    }
+
+    fn properties(apart: &AuditFields) -> Vec<(&'static str, String)> {
+        let mut all = Vec::new();
+        full().each_property(apart, |name, value| all.push((name, value.to_owned())));
+        all
+    }
+
+    #[test]
+    fn every_field_has_its_name_in_json_and_apart() {
+        let json: Value = serde_json::from_str(&full().to_json()).unwrap();
+        let in_json: BTreeSet<&str> =
+            json.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut apart = BTreeSet::new();
+        full().each_field(|name, _| assert!(apart.insert(name), "{name} comes twice"));
+        assert_eq!(in_json, FIELDS.into_iter().collect());
+        assert_eq!(apart, FIELDS.into_iter().collect());
+    }
+
+    #[test]
+    fn a_record_is_one_property() {
+        let [(WHOLE, json)] = &properties(AuditFields::NONE)[..] else { panic!("not one") };
+        let json: Value = serde_json::from_str(json).unwrap();
+        assert_eq!(json["tool"], "re\"fund\u{7}");
+        assert_eq!(json["policies"], serde_json::json!(["a", "b"]));
+    }
+
+    #[test]
+    fn fields_are_written_apart_when_they_are_asked_for() {
+        let asked = ["policies", "tool", "tool"].map(String::from);
+        let names: Vec<_> = properties(&AuditFields::named(&asked).unwrap())
+            .into_iter()
+            .skip(1)
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        assert_eq!(names, ["tool=re\"fund\u{7}", "policies=a,b"]);
+        let all = AuditFields::named(&["tool".into(), "all".into()]).unwrap();
+        assert_eq!(properties(&all).len(), FIELDS.len() + 1);
+    }
+
+    #[test]
+    fn names_of_no_field_are_told_apart() {
+        let asked = ["tool", "tols", "record", "All"].map(String::from);
+        assert_eq!(AuditFields::named(&asked), Err(vec![1, 2, 3]));
+    }
 }

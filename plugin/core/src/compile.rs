@@ -9,6 +9,7 @@ use std::rc::Rc;
 use toolgate_policy::{PolicyEngine, PolicyMode, Problem};
 use toolgate_protocol::mirror::Mirror;
 
+use crate::audit::AuditFields;
 use crate::config::{Config, ServerConfig, SessionsConfig};
 use crate::cors;
 use crate::credentials::Broker;
@@ -99,6 +100,7 @@ impl Compiler<'_> {
                 );
             }
         }
+        let audit_fields = self.audit_fields(&config.audit.fields);
         if config.servers.is_empty() {
             self.problem("servers", "there is no server", "add at least one");
         }
@@ -168,7 +170,27 @@ impl Compiler<'_> {
         };
         let gateway =
             Gateway::new(servers, identity, policy, broker, limits, config.origins, config.audit);
-        Some(gateway.with_sessions(sessions).with_federation(federation).with_hosts(config.hosts))
+        Some(
+            gateway
+                .with_sessions(sessions)
+                .with_federation(federation)
+                .with_hosts(config.hosts)
+                .with_audit_fields(audit_fields),
+        )
+    }
+
+    fn audit_fields(&mut self, names: &[String]) -> AuditFields {
+        AuditFields::named(names).unwrap_or_else(|unknown| {
+            for index in unknown {
+                let name = names.get(index).map_or("", String::as_str);
+                self.problem(
+                    format!("audit.fields[{index}]"),
+                    format!("{name:?} is not a field of audit records"),
+                    "docs/audit.md has their names; \"all\" is every field",
+                );
+            }
+            AuditFields::default()
+        })
     }
 
     fn server(&mut self, name: &str, mut config: ServerConfig, broker: &Broker) -> Server {

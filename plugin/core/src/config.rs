@@ -160,6 +160,9 @@ pub struct Limits {
 pub struct AuditConfig {
     /// What is recorded of a call's arguments.
     pub arguments: ArgumentsAudit,
+    /// Fields that are also written each apart, beside the whole record, for a log format or a filter
+    /// of the proxy that wants them so: names of fields, or `all`. Only Envoy reads them; each costs.
+    pub fields: Vec<String>,
 }
 
 /// What is recorded of a call's arguments.
@@ -189,7 +192,7 @@ impl Default for Limits {
 
 impl Default for AuditConfig {
     fn default() -> Self {
-        Self { arguments: ArgumentsAudit::Digest }
+        Self { arguments: ArgumentsAudit::Digest, fields: Vec::new() }
     }
 }
 

@@ -14,7 +14,7 @@ use toolgate_protocol::json::Json;
 use toolgate_protocol::jsonrpc::Message;
 use toolgate_protocol::mcp::{Era, ListKind};
 
-use crate::audit::{AuditRecord, Outcome};
+use crate::audit::{AuditFields, AuditRecord, Outcome};
 use crate::batch::Admission;
 use crate::calls::{Begun, ExchangeId};
 use crate::cors;
@@ -179,6 +179,12 @@ impl Exchange {
         }
         audit.total_us = microseconds(now.since(self.began.unwrap_or(now)));
         audit
+    }
+
+    /// The fields of the record that the host writes apart.
+    #[must_use]
+    pub fn audit_fields(&self) -> &AuditFields {
+        self.gateway.as_ref().map_or(AuditFields::NONE, |gateway| &gateway.audit_fields)
     }
 
     fn identify_record(&mut self) {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use toolgate_policy::{PolicyEngine, Problem};
 
+use crate::audit::AuditFields;
 use crate::calls::Calls;
 use crate::config::{AuditConfig, Limits, Scheme};
 use crate::credentials::{Broker, Credential, CredentialCache, Injection, TokenEndpoint, Vault};
@@ -30,6 +31,7 @@ pub struct Gateway {
     pub(crate) origins: Vec<String>,
     pub(crate) hosts: Vec<String>,
     pub(crate) audit: AuditConfig,
+    pub(crate) audit_fields: AuditFields,
     pub(crate) tokens: RefCell<TokenCache>,
     pub(crate) secrets: RefCell<CredentialCache>,
     pub(crate) sessions: Sessions,
@@ -80,6 +82,7 @@ impl Gateway {
             origins,
             hosts: Vec::new(),
             audit,
+            audit_fields: AuditFields::default(),
             tokens: RefCell::default(),
             secrets: RefCell::default(),
             sessions: Sessions::Unbound,
@@ -101,6 +104,11 @@ impl Gateway {
 
     pub(crate) fn with_federation(mut self, federation: Option<Federation>) -> Self {
         self.federation = federation;
+        self
+    }
+
+    pub(crate) fn with_audit_fields(mut self, audit_fields: AuditFields) -> Self {
+        self.audit_fields = audit_fields;
         self
     }
 

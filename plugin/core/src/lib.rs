@@ -35,7 +35,7 @@ mod shadow;
 mod shape;
 mod upstream;
 
-pub use audit::{AuditRecord, Outcome};
+pub use audit::{AuditFields, AuditRecord, Outcome};
 pub use calls::{ExchangeId, FinishedCall};
 pub use compile::Environment;
 pub use denial::{LocalReply, Reason};

@@ -174,7 +174,7 @@ impl Exchanging {
                         log::error!("a response body could not be replaced: status {status}");
                     }
                 }
-                Effect::Audit(record) => self.host.audit(&record),
+                Effect::Audit(record) => self.host.audit(&record, self.exchange.audit_fields()),
             }
         }
         calls

@@ -4,7 +4,9 @@
 //! Kong's way of losing contexts (`lost`), audit records in Kong's log (`kong_log`).
 
 use serde::Deserialize;
-use toolgate_core::{AuditRecord, Headers, HostFacts, HostQuestions, HttpCall, UpstreamRequest};
+use toolgate_core::{
+    AuditFields, AuditRecord, Headers, HostFacts, HostQuestions, HttpCall, UpstreamRequest,
+};
 
 use crate::abi::{self, Map, Status};
 use crate::kong_log;
@@ -13,7 +15,7 @@ use crate::kong_log;
 /// request before the filter runs, so that only the filter can have set it.
 const UPSTREAM_HEADER: &str = "x-toolgate-upstream";
 
-/// What the names of audit fields begin with in Envoy's filter state.
+/// What the names of the record and of its fields begin with in Envoy's filter state.
 const AUDIT_PREFIX: &str = "toolgate.";
 
 /// Between the parts of a property's path.
@@ -226,15 +228,15 @@ impl Host {
     }
 
     /// Writes the record of an exchange where the host's access log reads it.
-    pub(crate) fn audit(self, record: &AuditRecord) {
+    pub(crate) fn audit(self, record: &AuditRecord, apart: &AuditFields) {
         match self {
             Self::Envoy => {
                 let mut path = AUDIT_PREFIX.to_owned();
-                record.each_field(|name, value| {
+                record.each_property(apart, |name, value| {
                     path.truncate(AUDIT_PREFIX.len());
                     path.push_str(name);
                     if let Err(Status(status)) = abi::set_property(&path, value.as_bytes()) {
-                        log::error!("audit field {name} could not be written: status {status}");
+                        log::error!("audit: {name} could not be written: status {status}");
                     }
                 });
             }

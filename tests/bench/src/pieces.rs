@@ -206,7 +206,7 @@ fn exchange(gateway: &Rc<Gateway>, case: &Case, spent: &mut Spent) -> Result<(),
     let _goes_on = exchange.handle(Event::Closed, now(), &mut effects);
     for effect in &effects {
         if let Effect::Audit(record) = effect {
-            record.each_field(|name, value| {
+            record.each_property(exchange.audit_fields(), |name, value| {
                 let path: Rc<str> = format!("toolgate.{name}").into();
                 black_box((path, value));
             });

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::configuration::{self, PLUGIN, merge};
 use crate::play::{Driver, Observed, Request, Session};
+use crate::record;
 use crate::repository;
 use crate::scenario::{DriverKind, Scenario};
 use crate::wire;
@@ -214,7 +215,7 @@ impl EnvoySession {
             let lines: Vec<&str> = whole.lines().skip(self.records).collect();
             if !lines.is_empty() {
                 self.records += lines.len();
-                return lines.into_iter().map(record).collect();
+                return lines.into_iter().map(read_line).collect();
             }
             if begin.elapsed() > PATIENCE {
                 return Err("the access log has no line for the exchange".into());
@@ -224,17 +225,13 @@ impl EnvoySession {
     }
 }
 
-fn record(line: &str) -> Result<BTreeMap<String, String>, String> {
-    let fields: BTreeMap<String, Value> = serde_json::from_str(line)
-        .map_err(|error| format!("an access log line is no JSON: {error}"))?;
-    Ok(fields
-        .into_iter()
-        .filter_map(|(name, value)| match value {
-            Value::Null => None,
-            Value::String(text) => Some((name, text)),
-            other => Some((name, other.to_string())),
-        })
-        .collect())
+/// A line of the access log: the record, and beside it what Envoy knows by itself.
+fn read_line(line: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut fields = record::parse(line)?;
+    if let Some(whole) = fields.remove("record") {
+        fields.append(&mut record::parse(&whole)?);
+    }
+    Ok(fields)
 }
 
 fn own_listener(listener: &Value, index: usize, place: &Place, plugin: Value) -> Value {

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::record;
+
 /// Where nginx begins to say whose request it was.
 const CONTEXT: &str = ", client: ";
 
@@ -27,7 +29,7 @@ pub fn records<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<BTreeMap<Str
             }
         }
     }
-    records.into_iter().filter_map(|record: Value| Some(fields(record.as_object()?))).collect()
+    records.into_iter().filter_map(|record: Value| record::fields(&record)).collect()
 }
 
 /// What follows these words, unless they come from a client.
@@ -48,21 +50,6 @@ fn part(rest: &str) -> Option<(String, bool, String)> {
 /// The JSON that a text begins with.
 fn first_json(text: &str) -> Option<Value> {
     serde_json::Deserializer::from_str(text).into_iter().next()?.ok()
-}
-
-fn fields(record: &serde_json::Map<String, Value>) -> BTreeMap<String, String> {
-    record.iter().map(|(name, value)| (name.clone(), flat(value))).collect()
-}
-
-/// A value of a record as the text that stands in a log field.
-fn flat(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(values) if values.iter().all(Value::is_string) => {
-            values.iter().map(flat).collect::<Vec<_>>().join(",")
-        }
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]

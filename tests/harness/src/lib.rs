@@ -15,6 +15,7 @@ pub mod kong_proxy;
 pub mod native;
 pub mod people;
 pub mod play;
+pub mod record;
 pub mod repository;
 pub mod scenario;
 pub mod stand_in;

@@ -11,6 +11,7 @@ use crate::host::{
 use crate::kong_log;
 use crate::native::BEGIN;
 use crate::play::{Driver, Observed, Request, Session};
+use crate::record;
 use crate::repository;
 use crate::scenario::{DriverKind, Scenario};
 use crate::world::{Answer, Asked, World, secret};
@@ -189,19 +190,14 @@ impl WasmSession {
 
     /// The record as the access log of the proxy would have it.
     fn audit(&mut self, properties: &BTreeMap<String, Vec<u8>>) -> Vec<BTreeMap<String, String>> {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let record: BTreeMap<String, String> = match self.profile {
-            Profile::Envoy => properties
-                .iter()
-                .filter_map(|(name, value)| {
-                    let name =
-                        name.strip_prefix("wasm.").unwrap_or(name).strip_prefix("toolgate.")?;
-                    Some((name.to_owned(), text(value)))
-                })
-                .collect(),
-            Profile::Kong => return self.new_kong_records(),
-        };
-        if record.is_empty() { Vec::new() } else { vec![record] }
+        match self.profile {
+            Profile::Envoy => {
+                let whole = properties.get("wasm.toolgate.record").map(Vec::as_slice);
+                let read = |bytes: &[u8]| record::parse(&String::from_utf8_lossy(bytes));
+                whole.map(read).into_iter().filter_map(Result::ok).collect()
+            }
+            Profile::Kong => self.new_kong_records(),
+        }
     }
 
     /// The records in the error log that were not there before.
