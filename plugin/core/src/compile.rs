@@ -223,8 +223,10 @@ impl Compiler<'_> {
             let at = format!("{path}.forward_headers[{index}]");
             if !is_header_name(header) {
                 self.problem(at, format!("{header:?} is not a header name in lower case"), "");
-            } else if matches!(header.as_str(), "authorization" | "cookie" | "proxy-authorization")
-                || RESERVED_HEADERS.contains(&header.as_str())
+            } else if matches!(
+                header.as_str(),
+                "authorization" | "dpop" | "cookie" | "proxy-authorization"
+            ) || RESERVED_HEADERS.contains(&header.as_str())
                 || header.starts_with("x-toolgate-")
             {
                 self.problem(

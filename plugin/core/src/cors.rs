@@ -10,8 +10,8 @@ use crate::denial::{Denial, LocalReply, Reason};
 use crate::event::{FieldValue, HeadEdit};
 
 /// Header fields that MCP clients in browsers send.
-const ALLOWED_HEADERS: &str = "authorization, content-type, accept, mcp-protocol-version, \
-    mcp-session-id, mcp-method, mcp-name, last-event-id, traceparent, tracestate, baggage";
+const ALLOWED_HEADERS: &str = "authorization, dpop, content-type, accept, \
+    mcp-protocol-version, mcp-session-id, mcp-method, mcp-name, last-event-id, traceparent, tracestate, baggage";
 
 /// Header fields of answers that they read.
 const EXPOSED_HEADERS: &str = "mcp-session-id, mcp-protocol-version, www-authenticate";

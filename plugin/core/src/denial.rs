@@ -59,6 +59,8 @@ pub enum Reason {
     InvalidToken,
     /// The token has expired.
     ExpiredToken,
+    /// The proof beside a token that is bound to a key is not valid.
+    InvalidProof,
     /// The token's issuer could not be asked, so that the token could not be verified.
     IssuerUnavailable,
     /// An access token stands in the URL.
@@ -123,6 +125,7 @@ impl Reason {
             Self::NoToken => ("no_token", 401, 401),
             Self::InvalidToken => ("invalid_token", 401, 401),
             Self::ExpiredToken => ("expired_token", 401, 401),
+            Self::InvalidProof => ("invalid_proof", 401, 401),
             Self::IssuerUnavailable => ("issuer_unavailable", 503, 503),
             Self::TokenInUrl => ("token_in_url", 400, 400),
             Self::InsufficientScope => ("insufficient_scope", 403, 403),

@@ -24,6 +24,7 @@ mod api_keys;
 mod binding;
 mod challenge;
 mod claims;
+mod dpop;
 mod endpoint;
 mod host;
 pub(crate) mod introspection;
@@ -42,7 +43,7 @@ pub(crate) use tokens::TokenCache;
 
 use api_keys::ApiKeys;
 use binding::Binding;
-use challenge::Refused;
+use challenge::{Refused, Scheme};
 use host::HostIdentity;
 use introspection::{Introspection, PresentedToken};
 use issuer::{Issuer, Parsed, Source};
@@ -294,7 +295,7 @@ impl Identity {
         now: Timestamp,
         audit: &mut AuditRecord,
     ) -> Result<Rc<KnownCaller>, Stop> {
-        let refused = match self.proven(headers, endpoint.server, known, cache, now) {
+        let refused = match self.proven(headers, endpoint, known, cache, now) {
             Ok(caller) => return Ok(caller),
             Err(Unproven::Need(need)) => return Err(need.into()),
             Err(Unproven::Refused(refused)) => refused,
@@ -303,13 +304,17 @@ impl Identity {
         let scopes = endpoint.scopes.map_or(&[][..], RequiredScopes::always);
         let metadata = endpoint.scopes.and(self.public.as_ref());
         let metadata = metadata.map(|public| public.server(endpoint.server, endpoint.slash));
-        Err(refused.into_denial(metadata.as_ref(), scopes).into())
+        let scheme = match refused.reason {
+            Reason::InvalidProof => Scheme::DPoP,
+            _ => scheme(headers),
+        };
+        Err(refused.into_denial(scheme, metadata.as_ref(), scopes).into())
     }
 
     fn proven(
         &self,
         headers: &Headers,
-        server: &str,
+        endpoint: AskedEndpoint<'_>,
         known: Known<'_>,
         cache: &mut TokenCache,
         now: Timestamp,
@@ -338,11 +343,43 @@ impl Identity {
                 caller
             }
         };
-        caller.binding.check(known.host)?;
-        if !caller.is_admitted(server) {
+        caller.binding.check_certificate(known.host)?;
+        if !caller.is_admitted(endpoint.server) {
             return Err(Refused::invalid("the token was issued for another audience").into());
         }
+        self.check_key(&caller, headers, endpoint, &digest, cache, now)?;
         Ok(caller)
+    }
+
+    /// Checks that the request was made with the key that the token is bound to, and that what is bound
+    /// to none does not pass for more (RFC 9449 sections 7.1 and 7.2). Comes last: a proof is good once.
+    fn check_key(
+        &self,
+        caller: &KnownCaller,
+        headers: &Headers,
+        endpoint: AskedEndpoint<'_>,
+        token: &TokenDigest,
+        cache: &mut TokenCache,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        let thumbprint = match (caller.binding.key(), scheme(headers)) {
+            (None, Scheme::Bearer) => return Ok(()),
+            (None, Scheme::DPoP) => {
+                return Err(Refused::invalid("the token is not bound to a key: send it as Bearer"));
+            }
+            (Some(thumbprint), _) => thumbprint,
+        };
+        let Some(public) = &self.public else {
+            let message = "the token is bound to a key, and identity.public_url is not set";
+            return Err(Refused::invalid(message));
+        };
+        if scheme(headers) == Scheme::Bearer {
+            let message = "the token is bound to a key: send Authorization: DPoP and a proof";
+            return Err(Refused::new(Reason::InvalidProof, message));
+        }
+        let url = public.server(endpoint.server, endpoint.slash).resource();
+        let proven = dpop::Proven { headers, url: &url, token, thumbprint };
+        dpop::check(&proven, self.leeway, now, &mut cache.proofs)
     }
 
     /// The caller that the host has authenticated.
@@ -583,10 +620,18 @@ impl Identity {
             }
         }
         if caller.issuer.is_none() {
-            return Err(Refused::no_token().into_denial(metadata.as_ref(), &scopes));
+            return Err(Refused::no_token().into_denial(
+                Scheme::Bearer,
+                metadata.as_ref(),
+                &scopes,
+            ));
         }
         let missing: Vec<&str> = needed().filter(lacks).map(String::as_str).collect();
-        Err(challenge::insufficient_scope(metadata.as_ref(), &missing, &scopes))
+        let scheme = match caller.binding.key() {
+            Some(_) => Scheme::DPoP,
+            None => Scheme::Bearer,
+        };
+        Err(challenge::insufficient_scope(scheme, metadata.as_ref(), &missing, &scopes))
     }
 }
 
@@ -627,7 +672,7 @@ fn no_document() -> Denial {
     Denial::new(Reason::UnknownServer, "there is no protected resource of this name")
 }
 
-/// The token of the one `Authorization` header (RFC 6750 section 2.1). A proxy that joins two headers
+/// The token of the one `Authorization` header (RFC 6750 section 2.1, RFC 9449 section 7.1). A proxy that joins two headers
 /// to one leaves a comma, which no token has.
 fn bearer(headers: &Headers) -> Result<Option<&str>, Refused> {
     let value = headers
@@ -635,7 +680,11 @@ fn bearer(headers: &Headers) -> Result<Option<&str>, Refused> {
         .map_err(|error| Refused::new(Reason::Header, error.to_string()))?;
     let Some(value) = value else { return Ok(None) };
     let token = match value.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+        Some((scheme, token))
+            if ["bearer", "dpop"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) =>
+        {
+            token.trim()
+        }
         _ => return Err(Refused::invalid("the Authorization header is not a bearer token")),
     };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
@@ -643,6 +692,15 @@ fn bearer(headers: &Headers) -> Result<Option<&str>, Refused> {
         return Err(Refused::invalid("the Authorization header does not hold one token"));
     }
     Ok(Some(token))
+}
+
+/// How the request sends its token. One without a token would have sent it by itself.
+fn scheme(headers: &Headers) -> Scheme {
+    let value = headers.single("authorization").ok().flatten().unwrap_or_default();
+    match value.split_once(' ') {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("dpop") => Scheme::DPoP,
+        _ => Scheme::Bearer,
+    }
 }
 
 /// Whether the URL holds an access token (forbidden since RFC 9700 section 4.3.2).

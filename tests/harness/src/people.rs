@@ -1,5 +1,6 @@
 //! Tokens: of the demo's people, and broken in every way that has to be refused.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -8,13 +9,16 @@ use hmac::{Hmac, Mac as _};
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{Signature, SigningKey};
 use serde_json::{Value, json};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 
 use crate::scenario::Altered;
 use crate::{configuration, repository};
 
 /// A key that is not the demo's.
 const OTHER_KEY: [u8; 32] = [7; 32];
+
+/// The key that signs proofs of possession; its thumbprint is in the scenarios.
+const PROOF_KEY: [u8; 32] = [9; 32];
 
 /// Signs tokens with the demo's key, which signs nothing else.
 pub struct Issuer {
@@ -25,12 +29,51 @@ pub struct Issuer {
 /// The public half of the key that signs `new-key` tokens.
 #[must_use]
 pub fn new_key() -> Value {
-    let key = SigningKey::from_slice(&OTHER_KEY).ok();
+    let mut key = public_key(&OTHER_KEY);
+    key["kid"] = json!("demo-2027");
+    key
+}
+
+fn public_key(secret: &[u8; 32]) -> Value {
+    let key = SigningKey::from_slice(secret).ok();
     let point = key.map(|key| key.verifying_key().to_encoded_point(false));
     let part = |bytes: Option<&[u8]>| URL_SAFE_NO_PAD.encode(bytes.unwrap_or_default());
     let x = point.as_ref().and_then(|point| point.x()).map(|x| &**x);
     let y = point.as_ref().and_then(|point| point.y()).map(|y| &**y);
-    json!({"kty": "EC", "crv": "P-256", "kid": "demo-2027", "x": part(x), "y": part(y)})
+    json!({"kty": "EC", "crv": "P-256", "x": part(x), "y": part(y)})
+}
+
+/// A proof (RFC 9449 section 4.2) that whoever holds this token makes this request.
+///
+/// # Errors
+/// When the key is not usable, which it is.
+pub fn proof(
+    token: &str,
+    method: &str,
+    url: &str,
+    altered: &Altered,
+    now: Duration,
+) -> Result<String, String> {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    let mut header = json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": public_key(&PROOF_KEY)});
+    let mut claims = json!({
+        "jti": format!("{}-{number}", now.as_nanos()),
+        "htm": method,
+        "htu": url,
+        "iat": now.as_secs(),
+        "ath": URL_SAFE_NO_PAD.encode(Sha256::digest(token)),
+    });
+    for (part, patch) in [(&mut claims, &altered.claims), (&mut header, &altered.header)] {
+        if let Some(patch) = patch {
+            configuration::merge(part, patch);
+        }
+    }
+    let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
+    let signed = format!("{}.{}", encode(header.to_string()), encode(claims.to_string()));
+    let key = SigningKey::from_slice(&PROOF_KEY).map_err(|error| error.to_string())?;
+    let signature: Signature = key.sign(signed.as_bytes());
+    Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes())))
 }
 
 impl Issuer {

@@ -132,8 +132,15 @@ pub fn request(script: &ExchangeScript, issuer: &Issuer, now: Duration) -> Resul
         headers.insert("accept".into(), "application/json, text/event-stream".into());
     }
     if let Some(token) = &script.token {
-        let scheme = script.altered.scheme.as_deref().unwrap_or("Bearer");
+        let scheme = script.altered.scheme.as_deref();
+        let scheme = scheme.unwrap_or(if script.proof.is_some() { "DPoP" } else { "Bearer" });
         let token = issuer.token(token, &script.altered, now)?;
+        if let Some(altered) = &script.proof {
+            let path = script.path.split('?').next().unwrap_or_default();
+            let url = format!("http://127.0.0.1:10000{path}");
+            let proof = crate::people::proof(&token, &script.method, &url, altered, now)?;
+            headers.insert("dpop".into(), proof);
+        }
         headers.insert("authorization".into(), format!("{scheme} {token}"));
     }
     for (name, value) in &script.headers {

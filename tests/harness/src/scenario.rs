@@ -154,6 +154,10 @@ pub struct RequestScript {
     /// What is different in this token, before it is signed.
     #[serde(default)]
     pub altered: Altered,
+    /// A proof of possession (DPoP) for this token, and what is different in it. Without changes it is the
+    /// right one for a token that is bound to the key of `people::PROOF_KEY`.
+    #[serde(default)]
+    pub proof: Option<Altered>,
     /// What the host vouches for.
     #[serde(default)]
     pub host: HostScript,

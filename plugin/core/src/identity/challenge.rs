@@ -3,8 +3,18 @@
 
 use std::borrow::Cow;
 
+use super::dpop;
 use super::metadata::Endpoint;
 use crate::denial::{Denial, Reason};
+
+/// How a token is sent, and so challenged for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// By itself (RFC 6750).
+    Bearer,
+    /// Beside a proof (RFC 9449 section 7.1).
+    DPoP,
+}
 
 /// Why a request proves no caller.
 #[derive(Debug)]
@@ -45,33 +55,42 @@ impl Refused {
 
     /// The refusal with its challenge. `endpoint` is the one that was asked, where clients can find
     /// out about it, and `scopes` what a token has to be good for there.
-    pub(super) fn into_denial(self, endpoint: Option<&Endpoint<'_>>, scopes: &[String]) -> Denial {
+    pub(super) fn into_denial(
+        self,
+        scheme: Scheme,
+        endpoint: Option<&Endpoint<'_>>,
+        scopes: &[String],
+    ) -> Denial {
         let Self { reason, message, .. } = self;
         let denial = Denial::new(reason, message.clone().into_owned());
         let error = match reason {
             Reason::NoToken => None,
             Reason::TokenInUrl => Some("invalid_request"),
             Reason::InvalidToken | Reason::ExpiredToken => Some("invalid_token"),
+            Reason::InvalidProof => Some("invalid_dpop_proof"),
             _ => return denial,
         };
         let description = error.map(|_| &*message);
-        denial.with_header("www-authenticate", bearer(error, description, endpoint, scopes))
+        let value = challenge(scheme, error, description, endpoint, scopes);
+        denial.with_header("www-authenticate", value)
     }
 }
 
 /// A token that is good for less than the request needs: 403 with all scopes in one challenge, so that
 /// one more login is enough (2025-11-25, "Scope Challenge Handling").
 pub(super) fn insufficient_scope(
+    scheme: Scheme,
     endpoint: Option<&Endpoint<'_>>,
     missing: &[&str],
     needed: &[String],
 ) -> Denial {
     let message = format!("the token lacks scopes for this request: {}", missing.join(" "));
-    let value = bearer(Some("insufficient_scope"), Some(&message), endpoint, needed);
+    let value = challenge(scheme, Some("insufficient_scope"), Some(&message), endpoint, needed);
     Denial::new(Reason::InsufficientScope, message).with_header("www-authenticate", value)
 }
 
-fn bearer(
+fn challenge(
+    scheme: Scheme,
     error: Option<&str>,
     description: Option<&str>,
     endpoint: Option<&Endpoint<'_>>,
@@ -79,10 +98,12 @@ fn bearer(
 ) -> String {
     let scopes = (!scopes.is_empty()).then(|| scopes.join(" "));
     let metadata = endpoint.map(Endpoint::metadata_url);
+    let algorithms = (scheme == Scheme::DPoP).then(|| dpop::ALGORITHMS.join(" "));
     let parameters = [
         ("error", error),
         ("error_description", description),
         ("scope", scopes.as_deref()),
+        ("algs", algorithms.as_deref()),
         ("resource_metadata", metadata.as_deref()),
     ];
     // A quoted string must not be left by what it quotes (RFC 9110 section 5.6.4).
@@ -94,9 +115,13 @@ fn bearer(
             Some(format!("{name}=\"{value}\""))
         })
         .collect();
+    let name = match scheme {
+        Scheme::Bearer => "Bearer",
+        Scheme::DPoP => "DPoP",
+    };
     if parameters.is_empty() {
-        "Bearer".to_owned()
+        name.to_owned()
     } else {
-        format!("Bearer {}", parameters.join(", "))
+        format!("{name} {}", parameters.join(", "))
     }
 }

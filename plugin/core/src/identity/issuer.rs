@@ -72,9 +72,9 @@ pub(super) enum Source {
 
 /// A token, taken apart; nothing of it is verified.
 pub(super) struct Parsed<'a> {
-    signed: &'a str,
-    signature: &'a str,
-    header: Json,
+    pub(super) signed: &'a str,
+    pub(super) signature: &'a str,
+    pub(super) header: Json,
     pub(super) claims: Json,
 }
 
@@ -479,7 +479,7 @@ fn segment(text: &str, name: &str) -> Result<Json, Refused> {
 }
 
 /// A NumericDate (RFC 7519 section 2).
-fn seconds(claims: &Json, name: &str) -> Result<Option<u64>, Refused> {
+pub(super) fn seconds(claims: &Json, name: &str) -> Result<Option<u64>, Refused> {
     match claims.get(name) {
         None => Ok(None),
         Some(Json::Integer(value)) if *value >= 0 => Ok(Some(value.unsigned_abs())),

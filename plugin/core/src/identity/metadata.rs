@@ -9,6 +9,7 @@ use toolgate_policy::Problem;
 use toolgate_protocol::headers::Headers;
 use toolgate_protocol::json::{Json, Object};
 
+use super::dpop;
 use crate::denial::LocalReply;
 
 /// Where documents are (RFC 9728 section 3).
@@ -167,6 +168,8 @@ impl Endpoint<'_> {
             document.set("scopes_supported", list(scopes));
         }
         document.set("bearer_methods_supported", Json::Array(vec!["header".into()]));
+        let algorithms = dpop::ALGORITHMS.iter().map(|name| (*name).into()).collect();
+        document.set("dpop_signing_alg_values_supported", Json::Array(algorithms));
         let body = if head { Vec::new() } else { Json::Object(document).to_bytes() };
         let headers = vec![
             ("content-type", "application/json".to_owned()),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::KnownCaller;
+use super::dpop::SeenProofs;
 use crate::event::Timestamp;
 
 /// Most verified tokens that one worker remembers, whoever's they are.
@@ -18,6 +19,8 @@ pub(crate) struct TokenCache {
     callers: HashMap<TokenDigest, Rc<KnownCaller>>,
     /// Tokens that their issuer said are not active, and until when that is believed.
     inactive: HashMap<TokenDigest, Timestamp>,
+    /// Proofs that came with tokens.
+    pub(super) proofs: SeenProofs,
 }
 
 impl TokenCache {
