@@ -40,7 +40,8 @@ class Peer:
     def open(self) -> None:
         if self.version == "2026-07-28":
             return
-        client = {"protocolVersion": self.version, "capabilities": {}, "clientInfo": {"name": "by-hand", "version": "1"}}
+        info = {"name": "by-hand", "version": "1"}
+        client = {"protocolVersion": self.version, "capabilities": {}, "clientInfo": info}
         with closing(self.connection()) as connection:
             response = self.send(connection, {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": client})
             response.read()
