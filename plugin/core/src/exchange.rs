@@ -511,11 +511,11 @@ impl Step<'_> {
         let answer = Answer::read(headers, end);
         self.audit.upstream_status = answer.status;
         let limits = &self.gateway.limits;
+        let renewed = matches!(answer.status, Some(401 | 403))
+            && self.gateway.refused_by_server(&injected, self.now);
         let Handling { failure, mut edit, mut filter } =
-            answer.handling(filter_lists, Awaited::of(&asked), limits);
-        if matches!(answer.status, Some(401 | 403))
-            && self.gateway.refused_by_server(&injected, self.now)
-        {
+            answer.handling(filter_lists, Awaited::of(&asked), renewed, limits);
+        if renewed {
             self.audit.detail =
                 Some("the credential is forgotten; the next request fetches it".into());
         }

@@ -144,11 +144,13 @@ impl Answer {
         Self { status: single(":status").and_then(|s| s.parse().ok()), form, encoded, end: empty }
     }
 
-    /// How the answer to `message` is handled.
+    /// How the answer to `message` is handled. `renewed` when the credential that it was sent with is
+    /// fetched anew for the next request.
     pub(crate) fn handling(
         &self,
         filter_lists: bool,
         awaited: Awaited,
+        renewed: bool,
         limits: &Limits,
     ) -> Handling {
         let status = self.status.unwrap_or(0);
@@ -157,9 +159,13 @@ impl Answer {
             (502..=504, Form::Other) => {
                 refuse(Reason::ServerUnreachable, "the server cannot be reached; try again later")
             }
+            (401, _) if renewed => refuse(
+                Reason::ServerUnauthorized,
+                "the server did not accept the credential that the gateway held for it; try again, the gateway then sends a new one",
+            ),
             (401, _) => refuse(
                 Reason::ServerUnauthorized,
-                "the server did not accept the credential that the gateway holds for it",
+                "the server did not accept the credential that the gateway holds for it; trying again at once does not help",
             ),
             (..=199 | 300..=399, _) => {
                 refuse(Reason::ServerAnswer, "the server answered with something that is not MCP")

@@ -473,3 +473,45 @@ fn fields(config: &CredentialConfig) -> Vec<String> {
     };
     std::iter::once(first).chain(further).cloned().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use serde_json::{Value, json};
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    /// The paths of what is wrong about credentials of a gateway that is, or is not, in production.
+    fn problems(production: bool) -> Vec<String> {
+        let jwks: Value =
+            serde_json::from_str(include_str!("../../../../scripts/stack/demo-jwks.json")).unwrap();
+        let document = json!({
+            "production": production,
+            "servers": {"everything": {"cluster": "everything"}},
+            "identity": {"issuers": [{
+                "issuer": "https://idp.example",
+                "audiences": ["https://mcp.example"],
+                "algorithms": ["ES256"],
+                "jwks": jwks,
+            }]},
+            "vaults": {"main": {"cluster": "vault", "login": {"token": {"value": "planted"}}}},
+            "credentials": {
+                "one": {"static": {"value": "planted-one"}},
+                "stored": {"kv": {"vault": "main", "path": "mcp/{sub}/github", "field": "token"}},
+                "two": {"static": {"value": "planted-two"}},
+            },
+            "policy": {"name": "none", "policies": ""},
+        });
+        let compiled = crate::Gateway::compile(document.to_string().as_bytes(), &|_: &str| None);
+        let found = compiled.err().unwrap_or_default();
+        let of_credentials = found.into_iter().map(|problem| problem.path);
+        of_credentials.filter(|path| path.starts_with("credentials")).collect()
+    }
+
+    #[test]
+    fn production_refuses_every_fixed_value_and_no_other_source() {
+        assert_eq!(problems(false), [""; 0]);
+        assert_eq!(problems(true), ["credentials.one.static", "credentials.two.static"]);
+    }
+}
