@@ -329,7 +329,7 @@ fn host_calls() -> Vec<(&'static str, &'static str, HostCalls)> {
                 write_body: 1,
                 set_headers: 7,
                 remove_headers: 4,
-                set_properties: 20,
+                set_properties: 1,
                 read_clock: 4,
                 read_property: 1,
             },
