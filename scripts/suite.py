@@ -103,6 +103,7 @@ def envoy(part: "Part") -> None:
     """the scenarios on the plugin in a real Envoy"""
     if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy"):
         program = answer("scripts/fetch", "envoy").split()[-1]
+        part.verify("the vault's cluster", "tests/credentials/validate", program)
         part.run("scenarios", *harness("envoy"), env={"ENVOY": str(ROOT / program)})
         part.run("calls", *harness("envoy_calls"), env={"ENVOY": str(ROOT / program)})
 
