@@ -368,6 +368,10 @@ fn ten_thousand_random_requests_are_answered_as_by_plain_cedar() {
     if wants_table() {
         write_table(&table);
     }
+    // Where `usize` is narrower, other requests come of the same seed: there is no table for them.
+    if cfg!(target_pointer_width = "32") {
+        return;
+    }
     let written = include_str!("../../../../docs/policy-agreement.md");
     assert!(written == table, "docs/policy-agreement.md is old: run this test with WRITE_DOCS=1");
 }

@@ -1,5 +1,8 @@
 //! `@redact`: what records may hold of arguments.
 
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use crate::support::{engine, json};
 
 #[test]

@@ -1,5 +1,8 @@
 //! Policies in shadow: evaluated, and without any effect.
 
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use toolgate_policy::{
     PolicyConfig, PolicyEngine, PolicyMode, Refusal, ServerAction, ShadowDecision, Target,
 };
