@@ -643,7 +643,11 @@ impl Step<'_> {
             Reason::Credential
             | Reason::IssuerUnavailable
             | Reason::Internal
-            | Reason::NotConfigured => Outcome::Error,
+            | Reason::NotConfigured
+            | Reason::ServerUnreachable
+            | Reason::ServerAnswer
+            | Reason::ServerUnauthorized
+            | Reason::ServerTooLarge => Outcome::Error,
             _ => Outcome::Deny,
         };
         self.audit.reason.get_or_insert(reason.as_str());
