@@ -23,6 +23,13 @@ SETTLED_WITHIN_SECONDS = 10.0
 VAULT_TOKEN = re.compile(r"\b(hvs|s)\.[A-Za-z0-9_-]{24,}")
 
 
+class Record(dict[str, Any]):
+    """The fields of a record, and of its line in the access log; one that does not apply is none."""
+
+    def __missing__(self, field: str) -> None:
+        return None
+
+
 class Stack:
     """Started by `start`, stopped by its supervisor; `home` holds every log and every client's output."""
 
@@ -222,13 +229,6 @@ class Stack:
             if value in text
         ]
         return found + [f"a vault token in {file}" for file, text in logs.items() if VAULT_TOKEN.search(text)]
-
-
-class Record(dict[str, Any]):
-    """The fields of a record, and of its line in the access log; one that does not apply is none."""
-
-    def __missing__(self, field: str) -> None:
-        return None
 
 
 def parsed(line: str) -> Record:

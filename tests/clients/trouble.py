@@ -153,7 +153,7 @@ def bad_messages(stack: Stack, claims: Claims) -> None:
     for what, body, headers, status, reason in (
         ("broken JSON", b'{"jsonrpc":"2.0","id":1,', {}, 400, "invalid_json"),
         ("a name twice", b'{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/list"}', {}, 400, "duplicate_key"),
-        ("a batch", b"[" + ping + b"]", {}, 400, "batch"),
+        ("a batch", b"[" + ping + b"]", {"mcp-protocol-version": "2025-11-25"}, 400, "batch"),
         ("an id that is null", b'{"jsonrpc":"2.0","id":null,"method":"ping"}', {}, 400, "invalid_id"),
         ("bytes that are not UTF-8", b'{"jsonrpc":"2.0","id":1,"method":"\xff"}', {}, 400, "not_utf8"),
         ("a text that is not JSON", ping, {"content-type": "text/plain"}, 415, "content_type"),
