@@ -20,7 +20,7 @@ pub struct FederationConfig {
     /// names are shortened, with a digest at their end.
     #[serde(default = "default_name_length")]
     pub name_length: usize,
-    /// How long a list waits for a server, in milliseconds; a server that takes longer is left out.
+    /// Longest call to a server for a list, in milliseconds; a server that takes longer is left out.
     #[serde(default = "default_timeout")]
     pub timeout_ms: u64,
     /// How long a server's lists are remembered where the server does not say, in seconds.

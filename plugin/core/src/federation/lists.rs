@@ -188,7 +188,9 @@ impl Gateway {
             None => {}
         }
         let federation_timeout = self.federation.as_ref().map(|federation| federation.timeout);
-        if federation_timeout.is_some_and(|timeout| now.since(asked.began) >= timeout) {
+        // A round of calls lasts as long as its slowest, at most one timeout. Whoever needs more than one
+        // (a credential, further pages) has as long again, so that one silent server costs no other's list.
+        if federation_timeout.is_some_and(|timeout| now.since(asked.began) >= timeout * 2) {
             return State::LeftOut(Fault::Unreachable);
         }
         let era = self.peers.borrow().era(&member.server, now);
