@@ -344,6 +344,9 @@ pub(crate) fn hex(bytes: &[u8], most: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use std::collections::BTreeSet;
 
     use serde_json::Value;
