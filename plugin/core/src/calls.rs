@@ -6,11 +6,13 @@
 //! answers mean (`facts`).
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::event::{CallId, CallOutcome, HttpCall, Timestamp};
 use crate::facts::{Fact, Facts, Need};
 use crate::gateway::Gateway;
+use crate::metrics::call_result;
 
 /// How long the first failure is believed; each further one twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -40,6 +42,7 @@ pub(crate) struct Calls {
 
 struct UnderWay {
     need: Need,
+    cluster: Rc<str>,
     waiting: Vec<ExchangeId>,
     since: Timestamp,
     /// The host must have answered by then.
@@ -118,8 +121,9 @@ impl Calls {
         self.last_call = self.last_call.wrapping_add(1);
         let id = CallId(self.last_call);
         let until = now.after(call.timeout).after(GRACE);
+        let (cluster, most_bytes) = (Rc::clone(&call.cluster), call.most_bytes);
         self.under_way
-            .insert(id, UnderWay { need, waiting, since: now, until, most_bytes: call.most_bytes });
+            .insert(id, UnderWay { need, cluster, waiting, since: now, until, most_bytes });
         id
     }
 
@@ -161,7 +165,11 @@ impl Gateway {
         let Some(call) = self.calls.borrow_mut().under_way.remove(&id) else {
             return FinishedCall { id, learned: None, waiting: Vec::new() };
         };
-        let fact = self.learn(&call.need, &outcome.bounded(call.most_bytes), call.since, now);
+        let outcome = outcome.bounded(call.most_bytes);
+        let fact = self.learn(&call.need, &outcome, call.since, now);
+        let is_good = fact.as_ref().is_some_and(|fact| !fact.is_failure());
+        let result = call_result(&outcome, is_good);
+        self.metrics.call(&call.need, &call.cluster, result, now.since(call.since));
         self.calls.borrow_mut().remember(&call.need, fact.as_ref(), now);
         let learned = fact.map(|fact| (call.need, fact));
         FinishedCall { id, learned, waiting: call.waiting }

@@ -3,7 +3,7 @@
 //! All that can be decided before the first request is decided here. Not here: the shape of the
 //! document (`shape`), reading it from anywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use toolgate_policy::{PolicyEngine, PolicyMode, Problem};
@@ -17,6 +17,7 @@ use crate::federation::Federation;
 use crate::gateway::{Gateway, Server};
 use crate::hosts;
 use crate::identity::{Identity, RequiredScopes};
+use crate::metrics::Metrics;
 use crate::mirrors::{self, MirroredTools};
 use crate::secret::{Secret, SecretSource};
 use crate::session::{MOST_KEYS, SHORTEST_KEY, SessionKeys, Sessions};
@@ -168,6 +169,15 @@ impl Compiler<'_> {
             true => identity.with_anonymous(policy.anonymous()),
             false => identity,
         };
+        let mut tools: BTreeMap<Rc<str>, BTreeSet<String>> = servers
+            .iter()
+            .map(|(name, server)| (Rc::clone(name), server.mirrored.keys().cloned().collect()))
+            .collect();
+        for (server, tool) in policy.tools().chain(federation.iter().flat_map(Federation::tools)) {
+            if let Some(tools) = tools.get_mut(server) {
+                tools.insert(tool.to_owned());
+            }
+        }
         let gateway =
             Gateway::new(servers, identity, policy, broker, limits, config.origins, config.audit);
         Some(
@@ -175,7 +185,8 @@ impl Compiler<'_> {
                 .with_sessions(sessions)
                 .with_federation(federation)
                 .with_hosts(config.hosts)
-                .with_audit_fields(audit_fields),
+                .with_audit_fields(audit_fields)
+                .with_metrics(Metrics::new(tools)),
         )
     }
 

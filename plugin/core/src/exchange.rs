@@ -228,6 +228,9 @@ impl Exchange {
             audit.calls_us = Some(microseconds(self.calls));
         }
         audit.total_us = microseconds(now.since(began));
+        if let Some(gateway) = &self.gateway {
+            gateway.metrics.exchange(&audit);
+        }
         audit
     }
 }

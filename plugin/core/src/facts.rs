@@ -190,6 +190,23 @@ impl Fact {
     }
 }
 
+impl Need {
+    /// What a call for it is made for, in metrics.
+    pub(crate) fn purpose(&self) -> &'static str {
+        match self {
+            Self::VaultLogin(_) => "vault_login",
+            Self::LoginRenewal(_) => "vault_login_renewal",
+            Self::Credential(_) => "credential",
+            Self::LeaseRenewal(_) => "lease_renewal",
+            Self::Keys(_) => "keys",
+            Self::Introspection(_) => "introspection",
+            Self::Era(..) => "era",
+            Self::Session(_) => "session",
+            Self::Catalogue(..) => "catalogue",
+        }
+    }
+}
+
 impl Gateway {
     /// The call that meets a need; `None` where there is none to make.
     pub(crate) fn call_for(&self, need: &Need, facts: &Facts, now: Timestamp) -> Option<HttpCall> {

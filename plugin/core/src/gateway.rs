@@ -14,6 +14,7 @@ use crate::credentials::{Broker, Credential, CredentialCache, Injection, TokenEn
 use crate::event::HostQuestions;
 use crate::federation::{Catalogues, Federation, Peers};
 use crate::identity::{Identity, RequiredScopes, TokenCache};
+use crate::metrics::Metrics;
 use crate::mirrors::{LearnedMirrors, MirroredTools};
 use crate::session::Sessions;
 
@@ -40,6 +41,7 @@ pub struct Gateway {
     pub(crate) peers: RefCell<Peers>,
     pub(crate) catalogues: RefCell<Catalogues>,
     pub(crate) calls: RefCell<Calls>,
+    pub(crate) metrics: Metrics,
     warnings: Vec<Problem>,
     record_seed: Cell<u64>,
     record_count: Cell<u64>,
@@ -91,6 +93,7 @@ impl Gateway {
             peers: RefCell::default(),
             catalogues: RefCell::default(),
             calls: RefCell::default(),
+            metrics: Metrics::default(),
             warnings: Vec::new(),
             record_seed: Cell::new(0),
             record_count: Cell::new(0),
@@ -104,6 +107,11 @@ impl Gateway {
 
     pub(crate) fn with_federation(mut self, federation: Option<Federation>) -> Self {
         self.federation = federation;
+        self
+    }
+
+    pub(crate) fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
         self
     }
 

@@ -26,6 +26,7 @@ mod federation;
 mod gateway;
 mod hosts;
 mod identity;
+mod metrics;
 mod mirrors;
 mod request;
 mod response;
@@ -45,6 +46,7 @@ pub use event::{
 };
 pub use exchange::Exchange;
 pub use gateway::Gateway;
+pub use metrics::{Measurement, MetricKind, Series, configuration_series};
 pub use secret::{Secret, SecretSource};
 pub use toolgate_policy::Problem;
 pub use toolgate_protocol::headers::Headers;

@@ -18,6 +18,14 @@ impl Status {
     pub(crate) const INTERNAL_FAILURE: Self = Self(10);
 }
 
+/// Kinds of metrics of the ABI.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(crate) enum Metric {
+    Counter = 0,
+    Histogram = 2,
+}
+
 /// Buffers of the ABI.
 #[derive(Clone, Copy)]
 #[repr(u32)]
@@ -76,6 +84,9 @@ unsafe extern "C" {
     ) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, metric: *mut u32) -> u32;
+    fn proxy_increment_metric(metric: u32, offset: i64) -> u32;
+    fn proxy_record_metric(metric: u32, value: u64) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_send_local_response(
@@ -171,6 +182,27 @@ pub(crate) fn current_time() -> Result<u64, Status> {
     // SAFETY: the out-pointer is valid for the duration of the call.
     done(unsafe { proxy_get_current_time_nanoseconds(&raw mut time) })?;
     Ok(time)
+}
+
+/// The host's number for the metric of this name, which is made where there is none.
+pub(crate) fn define_metric(kind: Metric, name: &str) -> Result<u32, Status> {
+    let mut metric = 0;
+    // SAFETY: `name` outlives the call and the out-pointer is valid for its duration.
+    done(unsafe { proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &raw mut metric) })?;
+    Ok(metric)
+}
+
+/// Adds to a counter.
+pub(crate) fn increment_metric(metric: u32, more: u64) -> Result<(), Status> {
+    let more = i64::try_from(more).unwrap_or(i64::MAX);
+    // SAFETY: passes numbers only.
+    done(unsafe { proxy_increment_metric(metric, more) })
+}
+
+/// Puts a value into a histogram.
+pub(crate) fn record_metric(metric: u32, value: u64) -> Result<(), Status> {
+    // SAFETY: passes numbers only.
+    done(unsafe { proxy_record_metric(metric, value) })
 }
 
 /// Lets a held request go on.

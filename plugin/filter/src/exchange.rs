@@ -331,6 +331,7 @@ impl HttpContext for HttpExchange {
     fn on_log(&mut self) {
         let _record_says_so = self.is_lost();
         let _nothing_to_hold = self.handle(Event::Closed);
+        self.worker.record_metrics();
         if let Some(id) = self.known_as.take() {
             self.worker.forget(id);
         }

@@ -211,6 +211,12 @@ impl Host {
         Ok(())
     }
 
+    /// Whether measurements are recorded. On Kong every error of a metric, a full zone among them, traps,
+    /// and a trap loses every exchange of the worker.
+    pub(crate) fn has_metrics(self) -> bool {
+        self == Self::Envoy
+    }
+
     /// Whether the record is shared while the exchange is under way: what Kong's own plugins log is
     /// settled before the filter's last callbacks.
     pub(crate) fn shares_records_early(self) -> bool {

@@ -11,6 +11,7 @@ mod exchange;
 mod host;
 mod kong_log;
 mod lost;
+mod metrics;
 mod plugin;
 mod worker;
 

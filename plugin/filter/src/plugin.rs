@@ -11,6 +11,7 @@ use crate::abi::{self, Buffer, Status};
 use crate::configuration;
 use crate::exchange::HttpExchange;
 use crate::host::Host;
+use crate::metrics;
 use crate::worker::{self, Tokens, Worker};
 
 /// How often the gateway is told that time has passed.
@@ -86,6 +87,7 @@ impl RootContext for Plugin {
                 }
                 log::info!("toolgate is configured: policy set {}", gateway.policy_set());
                 self.configured(Some(gateway), host);
+                count(true, host);
                 true
             }
             Err(problems) => {
@@ -93,6 +95,7 @@ impl RootContext for Plugin {
                     log::error!("toolgate configuration: {problem}");
                 }
                 self.configured(None, host);
+                count(false, host);
                 host.accepts_bad_configuration()
             }
         }
@@ -122,5 +125,11 @@ impl RootContext for Plugin {
             .clone()
             .unwrap_or_else(|| Worker::new(None, Host::Envoy, self.id, Rc::clone(&self.tokens)));
         Some(Box::new(HttpExchange::new(id, worker)))
+    }
+}
+
+fn count(accepted: bool, host: Host) {
+    if host.has_metrics() {
+        metrics::count_configuration(accepted);
     }
 }

@@ -15,6 +15,7 @@ use crate::abi::{self, Buffer, Map, Status};
 use crate::calls;
 use crate::exchange::{Exchanging, now};
 use crate::host::Host;
+use crate::metrics::Recorder;
 
 /// Calls under way, by the host's token.
 pub(crate) type Tokens = RefCell<BTreeMap<u32, (Rc<Worker>, CallId)>>;
@@ -23,6 +24,7 @@ pub(crate) type Tokens = RefCell<BTreeMap<u32, (Rc<Worker>, CallId)>>;
 pub(crate) struct Worker {
     pub(crate) gateway: Option<Rc<Gateway>>,
     pub(crate) host: Host,
+    metrics: Recorder,
     root: u32,
     tokens: Rc<Tokens>,
     waiting: RefCell<BTreeMap<ExchangeId, Waiting>>,
@@ -50,9 +52,13 @@ impl Worker {
         if let (Some(gateway), true) = (&gateway, host.wakes_others()) {
             gateway.share_calls();
         }
+        if let (Some(gateway), true) = (&gateway, host.has_metrics()) {
+            gateway.measure();
+        }
         Rc::new(Self {
             gateway,
             host,
+            metrics: Recorder::default(),
             root,
             tokens,
             waiting: RefCell::default(),
@@ -143,6 +149,14 @@ impl Worker {
         }
         // Whatever the host does after this callback is about the root context again.
         let _it_is_alive = abi::act_on(self.root);
+        self.record_metrics();
+    }
+
+    /// Records what was measured since the last time.
+    pub(crate) fn record_metrics(&self) {
+        if let Some(gateway) = &self.gateway {
+            self.metrics.record(gateway);
+        }
     }
 
     /// Takes the call with this token out of those under way.

@@ -133,6 +133,17 @@ impl PolicyEngine {
         looks(&self.enforced) || self.with_shadow.as_ref().is_some_and(looks)
     }
 
+    /// The tools that the configuration names, by an action, an entity or in a policy: the server and the
+    /// name there. Some come twice.
+    pub fn tools(&self) -> impl Iterator<Item = (&str, &str)> {
+        let rules = std::iter::once(&self.enforced).chain(self.with_shadow.as_ref());
+        let named = rules.flat_map(|rules| {
+            let literals = rules.index.named().filter(|uid| *uid.type_name() == *names::TOOL);
+            rules.index.actions().chain(literals.map(|uid| uid.id().unescaped()))
+        });
+        named.chain(self.catalog.tools()).filter_map(names::split_member_id)
+    }
+
     /// Whether the policies decide. With [`PolicyMode::Shadow`] whoever asks lets everything go on, and
     /// records what [`Self::shadow`] says.
     #[must_use]

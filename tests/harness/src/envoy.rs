@@ -128,6 +128,15 @@ impl Envoy {
         String::from_utf8(seen.body).ok()?.rsplit_once(':')?.1.trim().parse().ok()
     }
 
+    /// The metrics of the plugin as Prometheus reads them.
+    #[must_use]
+    pub fn prometheus(&self) -> Option<String> {
+        let path = "/stats/prometheus?filter=toolgate_&usedonly".into();
+        let stats = Request { method: "GET".into(), path, ..Request::default() };
+        let seen = wire::exchange(self.admin, &stats, &|| true).ok()?;
+        String::from_utf8(seen.body).ok()
+    }
+
     fn wait_until_ready(&self) -> Result<(), String> {
         let begin = Instant::now();
         let ready = Request { method: "GET".into(), path: "/ready".into(), ..Request::default() };

@@ -1,5 +1,6 @@
 //! The driver without a proxy: the core alone, with a clock that moves when it is told to.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use toolgate_core::{
     CallOutcome, Effect, Event, Exchange, Flow, Gateway, HeadEdit, Headers, HostFacts, HttpCall,
-    Timestamp, UpstreamRequest,
+    Measurement, MetricKind, Timestamp, UpstreamRequest,
 };
 use toolgate_protocol::json::Json;
 
@@ -35,7 +36,9 @@ impl Driver for Native {
 
     fn start(&self, scenario: &Scenario, world: Arc<World>) -> Result<Box<dyn Session>, String> {
         let plugin = configuration::plugin(scenario.configuration.as_ref())?;
-        Ok(Box::new(NativeSession { gateway: Rc::new(gateway(&plugin)?), world, now: BEGIN }))
+        let gateway = Rc::new(gateway(&plugin)?);
+        gateway.measure();
+        Ok(Box::new(NativeSession { gateway, world, now: BEGIN }))
     }
 }
 
@@ -71,11 +74,26 @@ impl Session for NativeSession {
     fn exchange(&mut self, request: &Request) -> Result<Observed, String> {
         let mut run = Run::new(Rc::clone(&self.gateway), &self.world, self.now);
         run.request(request)?;
-        run.finish()
+        let mut observed = run.finish()?;
+        observed.metrics = Some(self.measured());
+        Ok(observed)
     }
 
     fn logs(&mut self) -> String {
         String::new()
+    }
+}
+
+impl NativeSession {
+    fn measured(&self) -> BTreeMap<String, u64> {
+        let mut metrics = BTreeMap::new();
+        self.gateway.take_measurements(|Measurement { series, value }| {
+            if let Some((kind, name)) = self.gateway.metric(series) {
+                let more = if kind == MetricKind::Counter { value } else { 1 };
+                *metrics.entry(name.to_string()).or_default() += more;
+            }
+        });
+        metrics
     }
 }
 

@@ -70,6 +70,9 @@ pub struct Observed {
     pub body: Vec<u8>,
     /// Audit records, each as its fields.
     pub audit: Vec<BTreeMap<String, String>>,
+    /// What was added to each series since the exchange before, of a histogram the number of samples;
+    /// none where the driver cannot see that.
+    pub metrics: Option<BTreeMap<String, u64>>,
 }
 
 /// Plays one scenario.
@@ -192,6 +195,7 @@ fn compare(expect: &Expectation, observed: &Observed, asked: &[Asked], problems:
         problems.push(format!("the client's body holds {part:?}"));
     }
     compare_audit(expect, observed, problems);
+    compare_metrics(expect, observed, problems);
     for cluster in ["everything", "billing", "vault"] {
         let count = asked.iter().filter(|asked| asked.cluster == cluster).count();
         let expected = expect.reaches.get(cluster).copied().unwrap_or(0);
@@ -228,6 +232,16 @@ fn compare_audit(expect: &Expectation, observed: &Observed, problems: &mut Vec<S
         };
         if !matches {
             problems.push(format!("audit field {field} is {found:?}, not {expected:?}"));
+        }
+    }
+}
+
+fn compare_metrics(expect: &Expectation, observed: &Observed, problems: &mut Vec<String>) {
+    let Some(metrics) = &observed.metrics else { return };
+    for (series, expected) in &expect.metrics {
+        let found = metrics.get(series).copied().unwrap_or(0);
+        if found != *expected {
+            problems.push(format!("metric {series} grew by {found}, not {expected}: {metrics:?}"));
         }
     }
 }
@@ -338,10 +352,15 @@ fn leaks(
     problems: &mut Vec<String>,
 ) {
     let headers: String = observed.headers.iter().map(|(n, v)| format!("{n}: {v}\n")).collect();
-    let seen = format!("{headers}{}{:?}", String::from_utf8_lossy(&observed.body), observed.audit);
+    let seen = format!(
+        "{headers}{}{:?}{:?}",
+        String::from_utf8_lossy(&observed.body),
+        observed.audit,
+        observed.metrics
+    );
     for (name, value) in SECRETS {
         if seen.contains(value) {
-            problems.push(format!("the client or audit sees the secret {name}"));
+            problems.push(format!("the client, audit or a metric sees the secret {name}"));
         }
         for asked in asked {
             let headers: String =

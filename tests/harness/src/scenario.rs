@@ -244,6 +244,10 @@ pub struct Expectation {
     /// Fields of the audit record; `null` for absent.
     #[serde(default)]
     pub audit: BTreeMap<String, Option<String>>,
+    /// How much each of these series grew, of a histogram the number of samples. Only drivers that see
+    /// metrics compare them.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, u64>,
     /// How many requests each upstream gets; upstreams that are not named get none.
     #[serde(default)]
     pub reaches: BTreeMap<String, usize>,

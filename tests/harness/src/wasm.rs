@@ -42,6 +42,8 @@ struct WasmSession {
     now: Duration,
     /// Lines of the log that were read for records.
     read: usize,
+    /// The metrics as they were after the exchange before.
+    metrics: BTreeMap<String, u64>,
 }
 
 impl Driver for Wasm {
@@ -78,7 +80,15 @@ impl Driver for Wasm {
             return Err(format!("the configuration was not accepted: {:?}", host.logs()));
         }
         host.set_time(BEGIN);
-        Ok(Box::new(WasmSession { host, profile: self.profile, world, now: BEGIN, read: 0 }))
+        let metrics = host.metrics();
+        Ok(Box::new(WasmSession {
+            host,
+            profile: self.profile,
+            world,
+            now: BEGIN,
+            read: 0,
+            metrics,
+        }))
     }
 }
 
@@ -147,6 +157,7 @@ impl Session for WasmSession {
             headers,
             body: seen.body(),
             audit: self.audit(&seen.properties),
+            metrics: self.new_metrics(),
         })
     }
 
@@ -198,6 +209,18 @@ impl WasmSession {
             }
             Profile::Kong => self.new_kong_records(),
         }
+    }
+
+    /// What was added to metrics since the last time. On Kong there are none, whatever a scenario says.
+    fn new_metrics(&mut self) -> Option<BTreeMap<String, u64>> {
+        let now = self.host.metrics();
+        let before = std::mem::replace(&mut self.metrics, now.clone());
+        let growth = |(name, value): (String, u64)| {
+            let before = before.get(&name).copied().unwrap_or(0);
+            (value > before).then(|| (name, value - before))
+        };
+        (self.profile == Profile::Envoy || !now.is_empty())
+            .then(|| now.into_iter().filter_map(growth).collect())
     }
 
     /// The records in the error log that were not there before.

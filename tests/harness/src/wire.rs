@@ -111,7 +111,7 @@ fn read_answer(bytes: &[u8]) -> Option<Observed> {
     let body = bytes.get(end + 4..)?;
     let chunked = headers.iter().any(|(n, v)| n == "transfer-encoding" && v.contains("chunked"));
     let body = if chunked { unchunked(body) } else { body.to_vec() };
-    Some(Observed { status: Some(status), headers, body, audit: Vec::new() })
+    Some(Observed { status: Some(status), headers, body, audit: Vec::new(), metrics: None })
 }
 
 fn unchunked(mut bytes: &[u8]) -> Vec<u8> {

@@ -67,3 +67,70 @@ fn two_hundred_first_calls_ask_the_vault_once_though_the_first_client_goes_away(
     let expected = BTreeMap::from([("vault".to_owned(), 2), ("billing".to_owned(), 199)]);
     assert_eq!(asked, expected);
 }
+
+/// A line of Prometheus' format that has these labels, in any order and no others but Envoy's own.
+fn value(text: &str, metric: &str, labels: &[(&str, &str)]) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let (name, found) = series.strip_suffix('}')?.split_once('{')?;
+        let found: Vec<&str> = found.split(',').filter(|label| !label.is_empty()).collect();
+        let all =
+            labels.iter().all(|(name, value)| found.contains(&&*format!("{name}=\"{value}\"")));
+        (name == metric && found.len() == labels.len() && all).then(|| value.parse().ok())?
+    })
+}
+
+#[test]
+fn what_is_measured_is_in_envoys_statistics_with_labels() {
+    let program = std::env::var("ENVOY").unwrap_or_else(|_| "envoy".into());
+    let issuer = Issuer::demo().unwrap();
+    let scenarios = read_all(&repository::path("tests/scenarios")).unwrap();
+    let find = |name: &str| scenarios.iter().find(|scenario| scenario.name == name).cloned();
+    let calls = find(
+        "a_call_is_counted_by_server_tool_and_decision_and_its_credential_by_where_it_came_from",
+    )
+    .unwrap();
+    let denials =
+        find("a_denial_is_counted_with_its_reason_and_what_the_client_wrote_is_in_no_series")
+            .unwrap();
+    let envoy = Envoy::start(&program, &[calls.clone(), denials.clone()]).unwrap();
+    for scenario in [&calls, &denials] {
+        let mut session = envoy.start(scenario, Arc::new(World::default())).unwrap();
+        for script in &scenario.exchanges {
+            let request = request(script, &issuer, session.now()).unwrap();
+            let _answered = session.exchange(&request).unwrap();
+        }
+    }
+    let text = envoy.prometheus().unwrap();
+    let of_refund = |more: &[(&'static str, &'static str)]| {
+        let tags = [("server", "billing"), ("method", "tools/call"), ("tool", "refund")];
+        value(&text, "toolgate_requests_total", &[&tags, more].concat())
+    };
+    assert_eq!(of_refund(&[("decision", "allow")]), Some(2), "{text}");
+    assert_eq!(
+        of_refund(&[("decision", "deny"), ("reason", "arguments_refused")]),
+        Some(1),
+        "{text}"
+    );
+    let tags = [
+        ("server", "other"),
+        ("method", "other"),
+        ("decision", "deny"),
+        ("reason", "unknown_server"),
+    ];
+    assert_eq!(value(&text, "toolgate_requests_total", &tags), Some(1), "{text}");
+    let count = "toolgate_request_duration_milliseconds_count";
+    assert_eq!(value(&text, count, &[("server", "billing")]), Some(2), "{text}");
+    for source in ["vault", "cache"] {
+        let tags = [("credential", "billing-key"), ("source", source)];
+        assert_eq!(value(&text, "toolgate_credentials_total", &tags), Some(1), "{text}");
+    }
+    // A cluster of this test's own for each scenario.
+    let tags = [("purpose", "credential"), ("cluster", "vault-0"), ("result", "ok")];
+    assert_eq!(value(&text, "toolgate_outgoing_calls_total", &tags), Some(1), "{text}");
+    assert!(
+        value(&text, "toolgate_configurations_total", &[("result", "accepted")]) >= Some(2),
+        "{text}"
+    );
+    assert!(!text.contains("no-tool-of-the-configuration"), "{text}");
+}

@@ -297,10 +297,13 @@ fn the_filter_calls_nothing_of_the_sdk_that_panics() {
 fn the_filter_declares_only_the_calls_it_makes() {
     const IMPORTS: &[&str] = &[
         "proxy_continue_stream",
+        "proxy_define_metric",
         "proxy_get_buffer_bytes",
         "proxy_get_current_time_nanoseconds",
         "proxy_get_header_map_pairs",
         "proxy_get_property",
+        "proxy_increment_metric",
+        "proxy_record_metric",
         "proxy_remove_header_map_value",
         "proxy_replace_header_map_value",
         "proxy_send_local_response",

@@ -22,6 +22,7 @@ use crate::facts::{Facts, Need, Stop};
 use crate::gateway::Gateway;
 use crate::identity::AskedEndpoint;
 use crate::request::{Asked, unknown_server};
+use crate::shadow::ShadowLists;
 
 /// `_meta` member that names the servers that a list leaves out.
 const LEFT_OUT: &str = "dev.toolgate/leftOut";
@@ -67,13 +68,14 @@ impl Gateway {
         }
         let mut merger = Merger { portal, out: Vec::new(), seen: HashSet::new(), collided: 0 };
         let (mut listed, mut hidden) = (0, 0);
+        let mut in_shadow = ShadowLists::default();
         let mut ttl = LONGEST_TTL_MS;
         for (member, catalogue) in &parts {
             let left = catalogue.until.milliseconds().saturating_sub(now.milliseconds());
             ttl = ttl.min(left.max(0));
             for (own, element) in &catalogue.elements {
                 let target = target(kind, &member.server, own);
-                if !self.visible(asked, &target, now) {
+                if !self.listed(asked, &target, now, &mut in_shadow) {
                     hidden += 1;
                 } else if merger.add(member, Kind::of(kind), own, element) {
                     listed += 1;
@@ -82,6 +84,7 @@ impl Gateway {
         }
         audit.listed = Some(listed);
         audit.hidden = Some(hidden);
+        audit.count_shadow(in_shadow);
         let (_, member, _) = Kind::of(kind).words();
         let mut result = Vec::with_capacity(merger.out.len() + 256);
         result.extend_from_slice(b"{\"");

@@ -88,6 +88,14 @@ impl Federation {
         std::iter::once("").chain(self.portals.keys().map(|name| &**name))
     }
 
+    /// The tools that portals name one by one: the server and the tool's own name.
+    pub(crate) fn tools(&self) -> impl Iterator<Item = (&str, &str)> {
+        let portals = std::iter::once(&self.root).chain(self.portals.values());
+        portals.flat_map(|portal| &portal.members).flat_map(|member| {
+            member.tools.entries.keys().map(|own| (&*member.server, own.as_str()))
+        })
+    }
+
     /// The portal at a path after `/mcp`: empty, or a name.
     pub(crate) fn portal(&self, name: &str) -> Option<&Rc<Portal>> {
         if name.is_empty() { Some(&self.root) } else { self.portals.get(name) }

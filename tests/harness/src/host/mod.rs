@@ -28,6 +28,7 @@ mod stream;
 mod vm;
 mod wasi;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -176,6 +177,12 @@ impl Host {
     #[must_use]
     pub fn metric(&self, name: &str) -> Option<u64> {
         self.vm().metrics.by_name(name)
+    }
+
+    /// The values of all metrics by name; of histograms, the number of samples.
+    #[must_use]
+    pub fn metrics(&self) -> BTreeMap<String, u64> {
+        self.vm().metrics.all()
     }
 
     /// The shared data of the process.

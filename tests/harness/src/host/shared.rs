@@ -183,6 +183,12 @@ impl Metrics {
         }
     }
 
+    /// All values by name; of histograms, the number of samples.
+    pub(crate) fn all(&self) -> BTreeMap<String, u64> {
+        let value = |id: &u32| self.values.get(id).copied().unwrap_or_default();
+        self.defined.iter().map(|(id, (_, name))| (name.clone(), value(id))).collect()
+    }
+
     /// The value by name; of a histogram, the number of samples.
     pub(crate) fn by_name(&self, name: &str) -> Option<u64> {
         let (id, _) = self.defined.iter().find(|(_, (_, known))| known == name)?;
