@@ -95,6 +95,8 @@ pub enum Behaviour {
     Legacy,
     /// The same, and it has forgotten the sessions it had.
     LegacyRestarted,
+    /// A server of both eras: 2026-07-28, and sessions for who opens one.
+    Both,
     /// A server: its list of tools does not end.
     Endless,
     /// A server: it has 10,000 tools.

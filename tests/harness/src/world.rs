@@ -185,6 +185,9 @@ impl World {
             _ if asked.cluster == "idp" => idp(&asked, behaviour),
             _ if asked.cluster == "vault" => vault(&mut state, &asked, behaviour),
             Behaviour::Legacy | Behaviour::LegacyRestarted => legacy(&mut state, &asked, behaviour),
+            Behaviour::Both if asked.header("mcp-protocol-version") != Some("2026-07-28") => {
+                legacy(&mut state, &asked, behaviour)
+            }
             _ => server(&asked, behaviour),
         };
         match answer {
@@ -507,6 +510,9 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
     let params = message.get("params").cloned().unwrap_or_default();
     let name = params.get("name").and_then(Value::as_str).unwrap_or_default();
     let result = match message.get("method").and_then(Value::as_str).unwrap_or_default() {
+        "initialize" if behaviour == Behaviour::Modern => {
+            return error(id, -32601, "method not found");
+        }
         "initialize" => json!({
             "protocolVersion": params.get("protocolVersion"),
             "capabilities": {"tools": {}},

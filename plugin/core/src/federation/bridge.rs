@@ -69,9 +69,12 @@ impl Gateway {
         }
         let server = &asked.head.server;
         let access: Access = injected.iter().map(|injected| injected.wanted.clone()).collect();
-        let to = match self.known_era(server, now) {
-            Some(era) => era,
-            None => match facts.era(server, &access) {
+        let own_era = self.peers.borrow().era(server, now);
+        let to = match (self.known_era(asked, now), own_era) {
+            (Some(era), _) => era,
+            // Whether it opens a session says whether it speaks the client's era, too.
+            (None, Some(_)) => Era::Legacy,
+            (None, None) => match facts.era(server, &access) {
                 Some(Ok(era)) => *era,
                 Some(Err(fault)) => return Err(super::unavailable(*fault).into()),
                 None => return Err(Need::Era(Rc::clone(server), access).into()),
@@ -103,16 +106,16 @@ impl Gateway {
         Ok(Bridge { to, session: Some((key, session)) })
     }
 
-    /// Era of a server, as far as it is known.
-    pub(crate) fn known_era(&self, server: &Rc<str>, now: Timestamp) -> Option<Era> {
-        self.peers.borrow().era(server, now)
+    /// Era in which the server is spoken to, as far as it is known.
+    fn known_era(&self, asked: &Asked, now: Timestamp) -> Option<Era> {
+        self.peers.borrow().era_for(&asked.head.server, asked.has_own_session(), now)
     }
 
     /// Makes the body what its server reads, if the era of that is known.
     pub(crate) fn prepare_known(&self, asked: &mut Asked, now: Timestamp) {
         if !asked.prepared
             && matches!(asked.goal, Some(Goal::Member(_)))
-            && let Some(era) = self.known_era(&asked.head.server, now)
+            && let Some(era) = self.known_era(asked, now)
         {
             self.prepare(asked, Some(era));
         }

@@ -121,6 +121,7 @@ impl Compiler<'_> {
             members: Vec::new(),
             prefixes: BTreeMap::new(),
             qualifiers: BTreeMap::new(),
+            uris: BTreeMap::new(),
             tools: BTreeMap::new(),
             prompts: BTreeMap::new(),
             name_length: self.name_length,
@@ -137,6 +138,7 @@ impl Compiler<'_> {
                     "add it under `servers`",
                 );
             }
+            self.uris(&path, &mut portal, &member.uris);
             let member = self.member(&path, &server, member);
             self.add(&path, &mut portal, member);
         }
@@ -161,6 +163,31 @@ impl Compiler<'_> {
         let qualifier = naming::qualifier(if prefix.is_empty() { server } else { &prefix });
         let resources = config.resources.unwrap_or(true);
         Member { server: server.into(), prefix, qualifier, tools, prompts, resources }
+    }
+
+    /// Adds the beginnings of URIs that stay as they are, of the member that comes next.
+    fn uris(&mut self, path: &str, portal: &mut Portal, beginnings: &[String]) {
+        let path = format!("{path}.uris");
+        for beginning in beginnings {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+            let scheme = beginning.split_once(':').map_or("", |(scheme, _)| scheme);
+            let letter = scheme.starts_with(|c: char| c.is_ascii_lowercase());
+            if !letter || !scheme.chars().all(plain) || beginning.contains(char::is_whitespace) {
+                self.problem(
+                    &path,
+                    format!("{beginning:?} is not the beginning of a URI"),
+                    "write a scheme in small letters, and as much behind it as tells its URIs from others': docs://",
+                );
+            }
+            let overlaps = |known: &&String| {
+                known.starts_with(beginning.as_str()) || beginning.starts_with(known.as_str())
+            };
+            if let Some(other) = portal.uris.keys().find(overlaps) {
+                let message = format!("{beginning:?} and {other:?} begin the same URIs");
+                self.problem(&path, message, "name beginnings of which none begins another");
+            }
+            portal.uris.insert(beginning.clone(), portal.members.len());
+        }
     }
 
     fn selection(
@@ -321,6 +348,39 @@ mod tests {
     }
 
     #[test]
+    fn a_uri_that_stays_as_it_is_leads_back_to_its_server_and_no_other() {
+        let (federation, problems) = compile(
+            json!({"portals": {"desk": {"servers": {
+                "billing": {"uris": ["docs://bills/", "ui://"]},
+                "crm": {"uris": ["docs://crm/", "crm-notes:"]},
+                "wiki": {},
+            }}}}),
+            &["billing", "crm", "wiki"],
+        );
+        assert!(problems.is_empty(), "{problems:?}");
+        let desk = &federation.portals["desk"];
+        for (member, own, seen) in [
+            (0, "docs://bills/7", "docs://bills/7"),
+            (0, "docs://bills", "billing+docs://bills"),
+            (0, "docs://crm/7", "billing+docs://crm/7"),
+            (0, "ui://chart", "ui://chart"),
+            // What would lead to another server does not stay as it is.
+            (0, "ui://crm+chart", "ui://billing+crm+chart"),
+            (1, "docs://crm/{id}", "docs://crm/{id}"),
+            (1, "crm-notes:1", "crm-notes:1"),
+            (1, "docs://a", "crm+docs://a"),
+            (2, "docs://crm/7", "wiki+docs://crm/7"),
+        ] {
+            assert_eq!(desk.shown_uri(member, own), seen);
+            assert_eq!(desk.find_uri(seen), Some((member, own.to_owned())));
+        }
+        for nobodys in ["docs://a", "docs:", "", "zzz:", "a"] {
+            assert_eq!(desk.find_uri(nobodys), None, "{nobodys}");
+        }
+        assert_eq!(federation.root.find_uri("docs://crm/7"), None);
+    }
+
+    #[test]
     fn every_collision_is_a_problem_of_its_own() {
         let (_, problems) = compile(
             json!({
@@ -335,8 +395,9 @@ mod tests {
                         "A_B": {},
                     }},
                     "f": {"servers": {
-                        "a_b": {"prefix": "", "tools": {"t": {}}, "prompts": {}},
-                        "c": {"prefix": "", "tools": {"t": {}}, "prompts": {}},
+                        "a_b": {"prefix": "", "tools": {"t": {}}, "prompts": {}, "uris": ["docs:"]},
+                        "c": {"prefix": "", "tools": {"t": {}}, "prompts": {}, "uris": ["docs://x"]},
+                        "A_B": {"uris": ["no scheme"]},
                     }},
                 },
             }),
@@ -355,6 +416,8 @@ mod tests {
             "federation.portals.e.servers.a_b.tools.t",
             "federation.portals.e.servers.a_b.tools.u.name",
             "federation.portals.f.servers.c.tools.t",
+            "federation.portals.f.servers.c.uris",
+            "federation.portals.f.servers.A_B.uris",
         ] {
             assert!(problems.iter().any(|problem| problem == path), "{path} of {problems:#?}");
         }

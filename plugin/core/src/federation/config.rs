@@ -66,6 +66,10 @@ pub struct MemberConfig {
     /// Whether its resources and resource templates are there; they are where nothing is said.
     #[serde(default)]
     pub resources: Option<bool>,
+    /// Beginnings of its URIs that stay as they are, `docs://`. Before every other URI stands the
+    /// server's name.
+    #[serde(default)]
+    pub uris: Vec<String>,
 }
 
 /// How one tool or prompt appears.

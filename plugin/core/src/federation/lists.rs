@@ -13,7 +13,6 @@ use toolgate_protocol::mcp::{Era, ListKind};
 
 use super::answer::Fault;
 use super::catalogue::{Catalogue, CatalogueKey, Kind};
-use super::naming::qualified;
 use super::peers::Access;
 use super::portal::{Member, Named, Portal};
 use crate::audit::AuditRecord;
@@ -56,9 +55,9 @@ impl Gateway {
         let mut parts = Vec::new();
         let mut left_out = Vec::new();
         let members = self.members_for(portal, asked, now)?;
-        for member in members.into_iter().filter(|member| lists(member, kind)) {
+        for (index, member) in members.into_iter().filter(|(_, member)| lists(member, kind)) {
             match self.catalogue(member, Kind::of(kind), asked, facts, now) {
-                State::Here(catalogue) => parts.push((member, catalogue)),
+                State::Here(catalogue) => parts.push((index, catalogue)),
                 State::Missing(missing) => needs.extend(missing),
                 State::LeftOut(fault) => left_out.push((&*member.server, fault)),
             }
@@ -70,14 +69,15 @@ impl Gateway {
         let (mut listed, mut hidden) = (0, 0);
         let mut in_shadow = ShadowLists::default();
         let mut ttl = LONGEST_TTL_MS;
-        for (member, catalogue) in &parts {
+        for (index, catalogue) in &parts {
+            let Some(member) = portal.members.get(*index) else { continue };
             let left = catalogue.until.milliseconds().saturating_sub(now.milliseconds());
             ttl = ttl.min(left.max(0));
             for (own, element) in &catalogue.elements {
                 let target = target(kind, &member.server, own);
                 if !self.listed(asked, &target, now, &mut in_shadow) {
                     hidden += 1;
-                } else if merger.add(member, Kind::of(kind), own, element) {
+                } else if merger.add((*index, member), Kind::of(kind), own, element) {
                     listed += 1;
                 }
             }
@@ -132,7 +132,7 @@ impl Gateway {
         Ok(result)
     }
 
-    /// The servers of a portal that the caller may connect to.
+    /// The servers of a portal that the caller may connect to, with their places in it.
     ///
     /// # Errors
     /// Unknown, when there is none: the portal then does not exist for this caller.
@@ -141,9 +141,9 @@ impl Gateway {
         portal: &'a Portal,
         asked: &Asked,
         now: Timestamp,
-    ) -> Result<Vec<&'a Member>, Stop> {
+    ) -> Result<Vec<(usize, &'a Member)>, Stop> {
         let caller = asked.head.caller()?;
-        let may = |member: &&Member| {
+        let may = |(_, member): &(usize, &Member)| {
             let server = &*member.server;
             let target = Target::Server(server, ServerAction::Connect);
             let scopes = self.servers.get(server).map(|server| &server.scopes);
@@ -151,7 +151,7 @@ impl Gateway {
             self.identity.check_scopes(caller, endpoint, &[]).is_ok()
                 && self.permits(asked, &target, now)
         };
-        let members: Vec<_> = portal.members.iter().filter(may).collect();
+        let members: Vec<_> = portal.members.iter().enumerate().filter(may).collect();
         if members.is_empty() { Err(unknown_server().into()) } else { Ok(members) }
     }
 
@@ -246,7 +246,13 @@ struct Merger<'a> {
 
 impl Merger<'_> {
     /// Adds an element of a server; false where the portal does not have it.
-    fn add(&mut self, member: &Member, kind: Kind, own: &str, element: &Object) -> bool {
+    fn add(
+        &mut self,
+        (index, member): (usize, &Member),
+        kind: Kind,
+        own: &str,
+        element: &Object,
+    ) -> bool {
         let named = match kind {
             Kind::Tools => Some(Named::Tool),
             Kind::Prompts => Some(Named::Prompt),
@@ -254,7 +260,7 @@ impl Merger<'_> {
         };
         let exposed = match named {
             Some(named) => self.portal.exposed(member, named, own),
-            None => Some(qualified(&member.qualifier, own)),
+            None => Some(self.portal.shown_uri(index, own)),
         };
         let Some(exposed) = exposed else { return false };
         if self.seen.contains(&exposed) {
@@ -270,8 +276,8 @@ impl Merger<'_> {
                 texts.into_iter().filter_map(|(key, text)| Some((key, text.as_deref()?.into()))),
             );
         }
-        if let Some(meta) = element.get("_meta").and_then(|meta| app_meta(meta, &member.qualifier))
-        {
+        let shown = |own: &str| self.portal.shown_uri(index, own);
+        if let Some(meta) = element.get("_meta").and_then(|meta| app_meta(meta, shown)) {
             changed.push(("_meta", meta));
         }
         if !self.out.is_empty() {
@@ -300,7 +306,7 @@ fn write(object: &Object, changed: Vec<(&str, Json)>, out: &mut Vec<u8>) {
 }
 
 /// A tool's `_meta` with the portal's URI of its app (MCP Apps, `_meta.ui.resourceUri`).
-fn app_meta(meta: &Json, qualifier: &str) -> Option<Json> {
+fn app_meta(meta: &Json, shown: impl Fn(&str) -> String) -> Option<Json> {
     const FLAT: &str = "ui/resourceUri";
     let nested = meta.at(&["ui", "resourceUri"]).and_then(Json::as_str);
     let flat = meta.get(FLAT).and_then(Json::as_str);
@@ -311,10 +317,10 @@ fn app_meta(meta: &Json, qualifier: &str) -> Option<Json> {
     let mut meta = meta.clone();
     let object = meta.as_object_mut()?;
     if let Some(uri) = flat {
-        object.set(FLAT, qualified(qualifier, &uri).into());
+        object.set(FLAT, shown(&uri).into());
     }
     if let (Some(uri), Some(ui)) = (nested, object.get_mut("ui").and_then(Json::as_object_mut)) {
-        ui.set("resourceUri", qualified(qualifier, &uri).into());
+        ui.set("resourceUri", shown(&uri).into());
     }
     Some(meta)
 }

@@ -68,6 +68,8 @@ pub(crate) struct Session {
 #[derive(Default)]
 pub(crate) struct Peers {
     eras: BTreeMap<Rc<str>, (Era, Timestamp)>,
+    /// Whether servers of the modern era open sessions of the legacy one, too.
+    both: BTreeMap<Rc<str>, (bool, Timestamp)>,
     sessions: BTreeMap<SessionKey, Kept>,
 }
 
@@ -85,6 +87,35 @@ impl Peers {
 
     pub(super) fn set_era(&mut self, server: &Rc<str>, era: Era, now: Timestamp) {
         self.eras.insert(Rc::clone(server), (era, now.after(ERA_LASTS)));
+    }
+
+    /// The era in which a server is spoken to for a client of this one, as far as it is known. For a
+    /// client with a session of its own that is the client's, where the server speaks both: only there
+    /// can the client be asked something.
+    pub(crate) fn era_for(
+        &self,
+        server: &str,
+        has_own_session: bool,
+        now: Timestamp,
+    ) -> Option<Era> {
+        let era = self.era(server, now)?;
+        if era == Era::Legacy || !has_own_session {
+            return Some(era);
+        }
+        let (both, _) = self.both.get(server).filter(|(_, until)| now < *until)?;
+        Some(if *both { Era::Legacy } else { Era::Modern })
+    }
+
+    /// What became of opening a session at a server says whether it has any.
+    fn set_both(&mut self, server: &Rc<str>, opened: Result<(), Fault>, now: Timestamp) {
+        let both = match opened {
+            Ok(()) => true,
+            Err(Fault::Error | Fault::Version | Fault::Answer) => false,
+            Err(_) => return,
+        };
+        if self.era(server, now) == Some(Era::Modern) {
+            self.both.insert(Rc::clone(server), (both, now.after(ERA_LASTS)));
+        }
     }
 
     /// A session that may be used.
@@ -202,7 +233,10 @@ impl Gateway {
             peers.sessions.remove(key);
             return Some(Err(Fault::Unreachable));
         }
-        match opened(outcome, now) {
+        let opened = opened(outcome, now);
+        let result = opened.as_ref().map(drop).map_err(|fault| *fault);
+        peers.set_both(&key.server, result, now);
+        match opened {
             Ok(session) => {
                 peers.keep(key, session, now);
                 None

@@ -5,6 +5,7 @@
 //! use what (policy decides on the server's own names), what servers list (`catalogue`).
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::rc::Rc;
 
 use super::naming;
@@ -19,6 +20,8 @@ pub(crate) struct Portal {
     pub(crate) prefixes: BTreeMap<String, usize>,
     /// Qualifier to member.
     pub(crate) qualifiers: BTreeMap<String, usize>,
+    /// Beginning of URIs that stay as they are, to member. None is the beginning of another.
+    pub(crate) uris: BTreeMap<String, usize>,
     /// Names that are configured one by one: member and own name.
     pub(crate) tools: BTreeMap<String, (usize, String)>,
     pub(crate) prompts: BTreeMap<String, (usize, String)>,
@@ -99,6 +102,29 @@ impl Portal {
     pub(crate) fn find_qualified(&self, qualified: &str) -> Option<(usize, String)> {
         let (qualifier, own) = naming::unqualified(qualified)?;
         Some((*self.qualifiers.get(&qualifier)?, own))
+    }
+
+    /// The member and own URI of one that clients use.
+    pub(crate) fn find_uri(&self, seen: &str) -> Option<(usize, String)> {
+        self.find_qualified(seen).or_else(|| Some((self.beginning_of(seen)?, seen.to_owned())))
+    }
+
+    /// The URI that clients see instead of a member's own.
+    pub(crate) fn shown_uri(&self, member: usize, own: &str) -> String {
+        // What would lead to another server does not stay as it is.
+        if self.beginning_of(own) == Some(member) && self.find_qualified(own).is_none() {
+            return own.to_owned();
+        }
+        let qualifier = self.members.get(member).map_or("", |member| &member.qualifier);
+        naming::qualified(qualifier, own)
+    }
+
+    /// The member whose URIs begin like this one, where they stay as they are.
+    fn beginning_of(&self, uri: &str) -> Option<usize> {
+        // Of all beginnings up to it the last: none is the beginning of another.
+        let upto = (Bound::Unbounded, Bound::Included(uri));
+        let (beginning, member) = self.uris.range::<str, _>(upto).next_back()?;
+        uri.starts_with(beginning.as_str()).then_some(*member)
     }
 
     /// The name under which a member's own tool or prompt is shown; `None` if it is not.

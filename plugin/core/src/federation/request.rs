@@ -96,7 +96,11 @@ fn named(portal: &Portal, named: Named, object: &mut Object, key: &str) -> Goal 
 
 fn qualified(portal: &Portal, object: &mut Object, key: &str, what: &'static str) -> Goal {
     let seen = object.get(key).and_then(Json::as_str).unwrap_or_default();
-    let Some((member, own)) = portal.find_qualified(seen) else {
+    let found = match what {
+        "resource" => portal.find_uri(seen),
+        _ => portal.find_qualified(seen),
+    };
+    let Some((member, own)) = found else {
         return Goal::Nobody(what, seen.to_owned());
     };
     if what == "resource" && !portal.members.get(member).is_some_and(|member| member.resources) {

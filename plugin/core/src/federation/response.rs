@@ -79,6 +79,8 @@ impl Exposure {
         let rekeyed = self.rekeyed.as_ref();
         let mut walk = Walk {
             edits: Edits::of(text),
+            portal: &self.portal,
+            member: self.member,
             qualifier: &member.qualifier,
             rekeyed,
             completes: (client, server) == (Era::Modern, Era::Legacy),
@@ -123,6 +125,8 @@ fn parts_id(own: Option<&Id>, rekeyed: Option<&Rekeyed>) -> Option<Id> {
 
 struct Walk<'a> {
     edits: Edits<'a>,
+    portal: &'a Portal,
+    member: usize,
     qualifier: &'a str,
     rekeyed: Option<&'a Rekeyed>,
     /// Whether results have to say that they are whole.
@@ -135,6 +139,11 @@ impl<'a> Walk<'a> {
     fn qualify(&mut self, value: Value<'a>) {
         let qualifier = self.qualifier;
         self.edits.string(value, |own| qualified(qualifier, own));
+    }
+
+    fn uri(&mut self, value: Value<'a>) {
+        let (portal, member) = (self.portal, self.member);
+        self.edits.string(value, |own| portal.shown_uri(member, own));
     }
 
     fn message(&mut self, parts: Vec<(String, Value<'a>)>) {
@@ -191,7 +200,8 @@ impl<'a> Walk<'a> {
     fn body(&mut self, body: Value<'a>) {
         for (key, value) in body.members() {
             match key.as_str() {
-                "uri" | "taskId" => self.qualify(value),
+                "uri" => self.uri(value),
+                "taskId" => self.qualify(value),
                 "progressToken" => self.own(value, |rekeyed| {
                     let progress = rekeyed.progress.as_ref()?;
                     serde_json::from_slice(&progress.to_bytes()).ok()
@@ -236,8 +246,10 @@ impl<'a> Walk<'a> {
     /// An object that is named by a member of its own.
     fn named(&mut self, object: Value<'a>) {
         for (key, value) in object.members() {
-            if matches!(key.as_str(), "uri" | "uriTemplate" | "taskId") {
-                self.qualify(value);
+            match key.as_str() {
+                "uri" | "uriTemplate" => self.uri(value),
+                "taskId" => self.qualify(value),
+                _ => {}
             }
         }
     }
@@ -249,7 +261,7 @@ impl<'a> Walk<'a> {
         for piece in pieces {
             for (key, value) in piece.members() {
                 match key.as_str() {
-                    "uri" => self.qualify(value),
+                    "uri" => self.uri(value),
                     "resource" => self.named(value),
                     // What a tool gave, in a message to a model.
                     "content" => self.content(value),
