@@ -63,6 +63,15 @@ pub(crate) enum Command {
     ///
     /// The exit code is 0 when a schema was made, 2 when something could not be used.
     Schema(Schema),
+    /// Sign the approval that a refused call asks for.
+    ///
+    /// A call that a policy with `@approval` permits is refused until an approval comes with it. This
+    /// writes one, to be sent in the header field Toolgate-Approval or in `_meta` of the call. The
+    /// arguments have to be given, and are compared with those of the call: what nobody has seen nobody
+    /// has approved. The caller of a call cannot approve it.
+    ///
+    /// The exit code is 0 when an approval was made, 2 when something could not be used.
+    Approve(Approve),
     /// Write the `policy` part of a configuration from a folder of policies.
     ///
     /// It is JSON, and so YAML too. The exit code is 0, or 2 when the policies could not be used.
@@ -219,6 +228,37 @@ pub(crate) struct Schema {
     #[arg(long)]
     pub(crate) entities: bool,
     /// Write one JSON document instead of text: schema, entities and warnings.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Approve {
+    /// A file with the answer to the refused call, or `-` for the input.
+    #[arg(required_unless_present = "jwks")]
+    pub(crate) request: Option<PathBuf>,
+    /// The private key of the issuer of approvals: PEM (PKCS #8), curve P-256.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// The arguments that are approved: a JSON object, or @FILE with one.
+    #[arg(long, value_name = "JSON", required_unless_present = "jwks")]
+    pub(crate) arguments: Option<String>,
+    /// The issuer of approvals, as in `approvals.issuers` of the configuration.
+    #[arg(long, required_unless_present = "jwks")]
+    pub(crate) issuer: Option<String>,
+    /// Who approves.
+    #[arg(long, value_name = "SUBJECT", required_unless_present = "jwks")]
+    pub(crate) approver: Option<String>,
+    /// A group that the approver is in; may be given several times.
+    #[arg(long)]
+    pub(crate) group: Vec<String>,
+    /// How long the approval is good.
+    #[arg(long, default_value_t = 300)]
+    pub(crate) seconds: u64,
+    /// Write the public half of the key instead, as `jwks` of the configuration.
+    #[arg(long, conflicts_with_all = ["request", "arguments", "issuer", "approver", "group"])]
+    pub(crate) jwks: bool,
+    /// Write one JSON document instead of text.
     #[arg(long)]
     pub(crate) json: bool,
 }

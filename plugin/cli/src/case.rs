@@ -57,6 +57,7 @@ pub(crate) enum Expected {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ExpectedWord {
     Permit,
+    Approval,
     Refused,
     Invalid,
     Invisible,
@@ -71,6 +72,7 @@ impl ExpectedWord {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Permit => "permit",
+            Self::Approval => "approval",
             Self::Refused => "refused",
             Self::Invalid => "invalid",
             Self::Invisible => "invisible",

@@ -31,9 +31,9 @@ const LONGEST_LINE: usize = 4 << 20;
 pub(crate) enum FailOn {
     /// Every one.
     Any,
-    /// What was denied and is permitted.
+    /// What was denied and is permitted, or needed an approval and needs none.
     Permits,
-    /// What was permitted and is denied.
+    /// What was permitted and is denied, or needs an approval.
     Denials,
     /// None.
     Never,
@@ -95,10 +95,12 @@ impl Found {
         }
     }
 
-    fn admits(&self) -> bool {
+    /// How much it lets through: nothing, what somebody has approved, everything.
+    fn openness(&self) -> u8 {
         match self {
-            Self::Answer(answer) => answer.outcome == Word::Permit,
-            Self::Listed(listed) => *listed,
+            Self::Answer(Answer { outcome: Word::Permit, .. }) | Self::Listed(true) => 2,
+            Self::Answer(Answer { outcome: Word::Approval, .. }) => 1,
+            Self::Answer(_) | Self::Listed(false) => 0,
         }
     }
 
@@ -253,8 +255,8 @@ impl Comparer {
         self.comparison.changed += 1;
         self.comparison.fails |= match self.fail_on {
             FailOn::Any => true,
-            FailOn::Permits => !old.admits() && new.admits(),
-            FailOn::Denials => old.admits() && !new.admits(),
+            FailOn::Permits => old.openness() < new.openness(),
+            FailOn::Denials => old.openness() > new.openness(),
             FailOn::Never => false,
         };
         let (kind, id) = question.principal();
@@ -321,7 +323,7 @@ impl Findings for Comparison {
     fn write_text(&self, terminal: &mut Terminal<'_>) -> io::Result<()> {
         terminal.line(&format!("{} -> {}", plain(&self.old), plain(&self.new)))?;
         for change in &self.changes {
-            let colour = if change.new.admits() { Colour::Yellow } else { Colour::Red };
+            let colour = if change.new.openness() > 0 { Colour::Yellow } else { Colour::Red };
             let label = terminal.coloured(colour, "changed ");
             let times =
                 if change.count > 1 { format!(" ({}x)", change.count) } else { String::new() };

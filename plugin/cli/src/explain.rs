@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 
 use serde::Serialize;
+use toolgate_protocol::json::Json;
 
 use crate::Findings;
 use crate::arguments::Explain;
@@ -88,17 +89,8 @@ fn question(options: Explain) -> Result<Question, Failure> {
     };
     let target = options.target;
     let what = if let Some(name) = target.tool {
-        let text = match options.arguments.as_deref() {
-            None => "null".to_owned(),
-            Some(text) => match text.strip_prefix('@') {
-                None => text.to_owned(),
-                Some(file) => std::fs::read_to_string(Path::new(file))
-                    .map_err(|error| Failure::unusable(file, error))?,
-            },
-        };
-        // The gateway's own parser: what it refuses is not a call.
-        let arguments = toolgate_protocol::json::Json::parse(text.as_bytes())
-            .map_err(|error| Failure::unusable("--arguments", error))?;
+        let text = options.arguments.as_deref().unwrap_or("null");
+        let arguments = json_or_file("--arguments", text)?;
         What::Tool { name, arguments }
     } else if let Some(name) = target.prompt {
         What::Prompt(name)
@@ -117,6 +109,20 @@ fn question(options: Explain) -> Result<Question, Failure> {
         protocol_version: options.protocol_version,
     };
     Ok(Question { who, server: options.server, what, request })
+}
+
+/// What `option` gives: JSON, or a file with it after an `@`.
+///
+/// # Errors
+/// Why it cannot be used.
+pub(crate) fn json_or_file(option: &str, text: &str) -> Result<Json, Failure> {
+    let text = match text.strip_prefix('@') {
+        None => text.to_owned(),
+        Some(file) => std::fs::read_to_string(Path::new(file))
+            .map_err(|error| Failure::unusable(file, error))?,
+    };
+    // The gateway's own parser: what it refuses is not a call.
+    Json::parse(text.as_bytes()).map_err(|error| Failure::unusable(option, error))
 }
 
 /// What would make the decision another one, in sentences.
@@ -142,6 +148,14 @@ fn changes(answer: &Answer, concerned: &[Concerned]) -> Vec<String> {
             if let [only] = &answer.policies[..] {
                 changes.push(format!("without permit `{only}` nothing would permit it"));
             }
+        }
+        Word::Approval => {
+            let groups = match &answer.approvers[..] {
+                [] => "an approver".to_owned(),
+                groups => format!("an approver in {}", groups.join(" or ")),
+            };
+            changes
+                .push(format!("an approval of this very call by {groups}, who is not the caller"));
         }
         Word::Refused if applied().next().is_some() => {
             changes.extend(applied().map(|policy| {
@@ -206,7 +220,11 @@ impl Findings for Explanation {
 
     fn write_text(&self, terminal: &mut Terminal<'_>) -> io::Result<()> {
         let answer = &self.answer;
-        let colour = if answer.outcome == Word::Permit { Colour::Green } else { Colour::Red };
+        let colour = match answer.outcome {
+            Word::Permit => Colour::Green,
+            Word::Approval => Colour::Yellow,
+            _ => Colour::Red,
+        };
         let word = terminal.coloured(colour, answer.outcome.as_str());
         let question = format!("{} {} {}", self.principal, self.action, self.resource);
         terminal.line(&format!("{word}: {}", plain(&question)))?;
@@ -258,6 +276,7 @@ impl Findings for Explanation {
 fn meaning(outcome: Word) -> &'static str {
     match outcome {
         Word::Permit => "it goes on",
+        Word::Approval => "it goes on once somebody has approved it",
         Word::Refused => {
             "the caller may use it with other arguments, and is told that policy refuses these"
         }

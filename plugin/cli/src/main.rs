@@ -3,6 +3,7 @@
 //! Every command answers with the code that the filter runs. Not here: what is wrong with a
 //! configuration (`toolgate-core`), what policies decide (`toolgate-policy`).
 
+mod approve;
 mod arguments;
 mod bundle;
 mod case;
@@ -76,6 +77,7 @@ fn run(command: Command, output: &mut dyn Write) -> io::Result<u8> {
         Command::Explain(options) => tell(options.json, output, explain::run(*options)),
         Command::Diff(options) => tell(options.json, output, diff::run(&options)),
         Command::Schema(options) => tell(options.json, output, schema::run(&options)),
+        Command::Approve(options) => tell(options.json, output, approve::run(&options)),
         Command::Bundle { policies } => tell(false, output, bundle::run(&policies)),
         Command::Completions { shell } => {
             // It takes a writer that fails for a fault of the program, so it gets one that never does.

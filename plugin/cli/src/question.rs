@@ -9,7 +9,9 @@ use chrono::{DateTime, NaiveDate, NaiveTime};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use toolgate_policy::{Caller, Decision, Outcome, Principal, Refusal, RequestFacts, Target};
+use toolgate_policy::{
+    Approvers, Caller, Decision, Outcome, Principal, Refusal, RequestFacts, Target,
+};
 use toolgate_protocol::json::Json;
 
 use crate::policy_set::PolicySet;
@@ -119,6 +121,8 @@ pub(crate) struct RequestFields {
 pub(crate) enum Word {
     /// It may go on.
     Permit,
+    /// It may go on once somebody has approved it.
+    Approval,
     /// The caller may use the tool, with other arguments.
     Refused,
     /// The arguments are not of the declared type; the caller may use the tool.
@@ -133,6 +137,7 @@ impl Word {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Permit => "permit",
+            Self::Approval => "approval",
             Self::Refused => "refused",
             Self::Invalid => "invalid",
             Self::Invisible => "invisible",
@@ -150,6 +155,9 @@ pub(crate) struct Answer {
     /// What the caller is told.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) advice: Vec<String>,
+    /// Groups of which one has to approve it; with `approval`, none stands for any approver.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) approvers: Vec<String>,
     /// What is wrong with the arguments, as the caller is told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
@@ -301,8 +309,13 @@ impl From<ServerAction> for toolgate_policy::ServerAction {
 
 impl From<Decision> for Answer {
     fn from(decision: Decision) -> Self {
+        let mut approvers = Vec::new();
         let (outcome, advice, message) = match decision.outcome {
             Outcome::Permit => (Word::Permit, Vec::new(), None),
+            Outcome::Approval(needed) => {
+                approvers = groups(needed.approvers);
+                (Word::Approval, needed.advice, None)
+            }
             Outcome::Deny(Refusal::Invisible) => (Word::Invisible, Vec::new(), None),
             Outcome::Deny(Refusal::Arguments { advice }) => (Word::Refused, advice, None),
             Outcome::Deny(Refusal::InvalidArguments(message)) => {
@@ -318,11 +331,24 @@ impl From<Decision> for Answer {
             outcome,
             policies: decision.policies.iter().map(ToString::to_string).collect(),
             advice,
+            approvers,
             message,
             errors: decision.errors.into_iter().map(erred).collect(),
             shadow: None,
         }
     }
+}
+
+/// The groups of which one has to approve; none where any approver will do.
+fn groups(approvers: Vec<Approvers>) -> Vec<String> {
+    let groups: Option<Vec<String>> = approvers
+        .into_iter()
+        .map(|approvers| match approvers {
+            Approvers::Anyone => None,
+            Approvers::Group(group) => Some(group),
+        })
+        .collect();
+    groups.unwrap_or_default()
 }
 
 /// Milliseconds since the epoch of an RFC 3339 time, or of a date alone: its midnight in UTC.

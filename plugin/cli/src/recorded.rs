@@ -129,6 +129,11 @@ pub(crate) fn read(line: &str, callers: &Callers) -> Line {
 /// What policies decided, if they did.
 fn outcome(record: &Record) -> Option<Word> {
     match (record.field("decision")?, record.field("reason")) {
+        // Policy has asked for an approval, whatever became of the call then.
+        (_, _) if record.field("approver").is_some() => Some(Word::Approval),
+        (_, Some("approval_required" | "approval_invalid" | "approval_unavailable")) => {
+            Some(Word::Approval)
+        }
         ("allow", _) => Some(Word::Permit),
         (_, Some("arguments_refused")) => Some(Word::Refused),
         (_, Some("argument_types")) => Some(Word::Invalid),

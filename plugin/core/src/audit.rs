@@ -20,7 +20,7 @@ const ALL: &str = "all";
 const USUAL_BYTES: usize = 1024;
 
 /// The names of all fields, as [`AuditRecord::each_field`] and the JSON have them.
-const FIELDS: [&str; 37] = [
+const FIELDS: [&str; 39] = [
     "record_id",
     "decision",
     "reason",
@@ -42,6 +42,8 @@ const FIELDS: [&str; 37] = [
     "arguments",
     "policy_set",
     "policies",
+    "approver",
+    "approval_id",
     "shadow_decision",
     "shadow_policies",
     "shadow_reason",
@@ -171,6 +173,12 @@ pub struct AuditRecord {
     /// The policies that determined the decision; none where nothing permitted it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<Rc<str>>,
+    /// Who approved the call: subject of the approval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approver: Option<Rc<str>>,
+    /// Identifier of the approval, its `jti`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval_id: Option<String>,
     /// What would have been decided if the policies in shadow were in force: `would_allow` or
     /// `would_deny`. Absent where that is the same by the same policies.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -277,6 +285,8 @@ impl AuditRecord {
             ("arguments", self.arguments.as_deref()),
             ("policy_set", self.policy_set.as_deref()),
             ("policies", (!policies.is_empty()).then_some(policies.as_str())),
+            ("approver", self.approver.as_deref()),
+            ("approval_id", self.approval_id.as_deref()),
             ("shadow_decision", self.shadow_decision),
             ("shadow_policies", (!shadow_policies.is_empty()).then_some(shadow_policies.as_str())),
             ("shadow_reason", self.shadow_reason),
@@ -377,6 +387,8 @@ mod tests {
             arguments: text(),
             policy_set: name(),
             policies: vec!["a".into(), "b".into()],
+            approver: name(),
+            approval_id: text(),
             shadow_decision: Some("x"),
             shadow_policies: vec!["a".into()],
             shadow_reason: Some("x"),

@@ -9,6 +9,7 @@ use toolgate_protocol::json::{Json, Object};
 use toolgate_protocol::jsonrpc::{Id, Message, MessageFault};
 
 use crate::audit::AuditRecord;
+use crate::decide::refuse_in_batch;
 use crate::denial::{Denial, Reason};
 use crate::event::Timestamp;
 use crate::gateway::Gateway;
@@ -80,7 +81,9 @@ impl Gateway {
                 .and_then(|operation| {
                     refuse_initialize(&message)?;
                     let server = self.servers.get(&asked.head.server).ok_or_else(unknown_server)?;
-                    self.authorize(server, asked, Some(operation), now, &mut record)
+                    let needed =
+                        self.authorize(server, asked, Some(operation), now, &mut record)?;
+                    refuse_in_batch(needed)
                 })
                 .err();
             elements.push(element(&message, &record, refused.as_ref()));

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Duration;
 
 use toolgate_policy::{PolicyEngine, PolicyMode, Problem};
 use toolgate_protocol::mirror::Mirror;
@@ -16,6 +17,7 @@ use crate::credentials::Broker;
 use crate::federation::Federation;
 use crate::gateway::{Gateway, Server};
 use crate::hosts;
+use crate::identity::approvals::{self, Approvals};
 use crate::identity::{Identity, RequiredScopes};
 use crate::metrics::Metrics;
 use crate::mirrors::{self, MirroredTools};
@@ -136,13 +138,19 @@ impl Compiler<'_> {
         let mut endpoints = server_names.clone();
         endpoints.extend(federation.iter().flat_map(Federation::endpoints).map(str::to_owned));
         let mut problems = Vec::new();
+        let public_url = config.identity.public_url.clone();
+        let leeway = Duration::from_secs(config.identity.leeway_seconds);
+        let approvals = config.approvals.map(|approvals| {
+            Approvals::compile(approvals, public_url.as_deref(), leeway, &mut problems)
+        });
         let identity = Identity::compile(
             config.identity,
             &endpoints,
             limits.token_bytes,
             &mut |path, source| self.secret(path, source).flatten(),
             &mut problems,
-        );
+        )
+        .with_approvals(approvals);
         self.problems.extend(problems);
         let policy = match PolicyEngine::compile(&config.policy, &server_names) {
             Ok(policy) => policy,
@@ -151,6 +159,13 @@ impl Compiler<'_> {
                 return None;
             }
         };
+        if let Some(id) = policy.asks_for_approval().filter(|_| identity.approvals().is_none()) {
+            self.problem(
+                "approvals",
+                format!("policy `{id}` has `@approval`, and nobody can approve anything"),
+                "say who signs approvals: approvals.issuers",
+            );
+        }
         if policy.mode() == PolicyMode::Shadow {
             self.warnings.push(Problem {
                 path: "policy.mode".into(),
@@ -236,7 +251,7 @@ impl Compiler<'_> {
                 self.problem(at, format!("{header:?} is not a header name in lower case"), "");
             } else if matches!(
                 header.as_str(),
-                "authorization" | "dpop" | "cookie" | "proxy-authorization"
+                "authorization" | "dpop" | "cookie" | "proxy-authorization" | approvals::HEADER
             ) || RESERVED_HEADERS.contains(&header.as_str())
                 || header.starts_with("x-toolgate-")
             {

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toolgate_policy::PolicyConfig;
 
+mod approvals;
 mod credentials;
 mod identity;
 mod sessions;
 
 pub use crate::federation::config::{EntryConfig, FederationConfig, MemberConfig, PortalConfig};
+pub use approvals::{ApprovalIssuerConfig, ApprovalsConfig};
 pub use credentials::{
     AppRoleConfig, ClientAuthentication, CredentialConfig, DynamicConfig, InjectionConfig,
     JwtLoginConfig, KubernetesLoginConfig, KvConfig, LoginConfig, OauthConfig, TokenEndpointConfig,
@@ -43,6 +45,10 @@ pub struct Config {
     pub identity: IdentityConfig,
     /// Cedar policies, schema and entities.
     pub policy: PolicyConfig,
+    /// How calls are approved that a policy with `@approval` permits; no such policy may be there where
+    /// this is absent.
+    #[serde(default)]
+    pub approvals: Option<ApprovalsConfig>,
     /// Vaults by name.
     #[serde(default)]
     pub vaults: BTreeMap<String, VaultConfig>,

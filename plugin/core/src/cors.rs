@@ -10,7 +10,7 @@ use crate::denial::{Denial, LocalReply, Reason};
 use crate::event::{FieldValue, HeadEdit};
 
 /// Header fields that MCP clients in browsers send.
-const ALLOWED_HEADERS: &str = "authorization, dpop, content-type, accept, \
+const ALLOWED_HEADERS: &str = "authorization, dpop, toolgate-approval, content-type, accept, \
     mcp-protocol-version, mcp-session-id, mcp-method, mcp-name, last-event-id, traceparent, tracestate, baggage";
 
 /// Header fields of answers that they read.

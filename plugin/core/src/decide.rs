@@ -5,7 +5,9 @@
 
 use std::rc::Rc;
 
-use toolgate_policy::{Decision, Outcome, Refusal, RequestFacts, ServerAction, Target};
+use toolgate_policy::{
+    ApprovalNeeded, Decision, Outcome, Refusal, RequestFacts, ServerAction, Target,
+};
 use toolgate_protocol::json::Json;
 use toolgate_protocol::mcp::{Era, Operation, Subscriptions};
 
@@ -17,6 +19,7 @@ use crate::event::{Timestamp, UpstreamRequest};
 use crate::facts::{Facts, Stop};
 use crate::federation::{Exposure, Goal};
 use crate::gateway::{Gateway, Server};
+use crate::identity::approvals::{self, Approved};
 use crate::identity::{AskedEndpoint, KnownCaller};
 use crate::request::{Asked, no_arguments, unknown_server};
 use crate::upstream;
@@ -30,6 +33,8 @@ pub(crate) struct Verdict {
     pub(crate) exposure: Option<Exposure>,
     /// The credentials that go with it.
     pub(crate) injected: Vec<Injected>,
+    /// The approval that it uses up.
+    pub(crate) approved: Option<Approved>,
 }
 
 impl Gateway {
@@ -49,15 +54,22 @@ impl Gateway {
         let server = self.servers.get(name).ok_or_else(unknown_server)?;
         let operation = asked.operation()?;
         audit.policy_set = Some(Rc::clone(&self.policy_set));
-        match &asked.batch {
+        let needed = match &asked.batch {
             None => self.authorize(server, asked, operation, now, audit)?,
             Some(batch) => {
                 for message in &batch.messages {
                     let operation = Some(asked.operation_of(message)?);
-                    self.authorize(server, asked, operation, now, &mut AuditRecord::default())?;
+                    let mut record = AuditRecord::default();
+                    let needed = self.authorize(server, asked, operation, now, &mut record)?;
+                    refuse_in_batch(needed)?;
                 }
+                None
             }
-        }
+        };
+        let approved = match needed {
+            Some(needed) => Some(self.approved(asked, &needed, facts, now, audit)?),
+            None => None,
+        };
         let injected = self.credentials_for(server, asked, facts, now, audit)?;
         let filter_lists = asked.batch.is_some()
             || matches!(operation, Some(Operation::List(_) | Operation::Listen { .. }) | None);
@@ -67,10 +79,10 @@ impl Gateway {
             self.carry(&bridge, asked, &mut upstream.edit);
             exposure.bridged(asked, bridge);
         }
-        Ok(Verdict { upstream, filter_lists, exposure, injected })
+        Ok(Verdict { upstream, filter_lists, exposure, injected, approved })
     }
 
-    /// Whether policy permits one operation at the server of `asked`.
+    /// Whether policy permits one operation at the server of `asked`, and what it needs besides.
     ///
     /// # Errors
     /// The refusal.
@@ -81,7 +93,8 @@ impl Gateway {
         operation: Option<Operation<'_>>,
         now: Timestamp,
         audit: &mut AuditRecord,
-    ) -> Result<(), Denial> {
+    ) -> Result<Option<ApprovalNeeded>, Denial> {
+        let mut needed = None;
         let name = &*asked.head.server;
         let connect = Target::Server(name, ServerAction::Connect);
         match operation {
@@ -91,7 +104,8 @@ impl Gateway {
                 let arguments = arguments.unwrap_or(&none);
                 audit.arguments = self.audited(name, tool, arguments);
                 let target = Target::Tool { server: name, name: tool, arguments };
-                self.permit(asked, &target, now, audit, || unknown("tool", tool, asked.era))?;
+                needed =
+                    self.judge(asked, &target, now, audit, || unknown("tool", tool, asked.era))?;
                 if asked.era == Era::Modern {
                     let headers = &asked.head.headers;
                     self.mirrors.check(&server.mirrored, name, tool, arguments, headers)?;
@@ -138,7 +152,8 @@ impl Gateway {
             scopes: Some(&server.scopes),
         };
         let further = server.scopes.further(operation.as_ref());
-        self.identity.check_scopes(asked.head.caller()?, endpoint, &further)
+        self.identity.check_scopes(asked.head.caller()?, endpoint, &further)?;
+        Ok(needed)
     }
 
     /// Whom a request through a portal is for, as far as the portal can tell.
@@ -235,7 +250,7 @@ impl Gateway {
         })
     }
 
-    /// Asks policy. `hidden` is the answer that the caller gets for what does not exist.
+    /// Asks policy about what nobody could approve.
     fn permit(
         &self,
         asked: &Asked,
@@ -244,6 +259,25 @@ impl Gateway {
         audit: &mut AuditRecord,
         hidden: impl FnOnce() -> Denial,
     ) -> Result<(), Denial> {
+        match self.judge(asked, target, now, audit, hidden)? {
+            None => Ok(()),
+            // No configuration has such a policy.
+            Some(_) => {
+                Err(Denial::new(Reason::ApprovalRequired, "only calls of tools can be approved"))
+            }
+        }
+    }
+
+    /// Asks policy, and returns what the request needs besides its permission. `hidden` is the answer
+    /// that the caller gets for what does not exist.
+    fn judge(
+        &self,
+        asked: &Asked,
+        target: &Target<'_>,
+        now: Timestamp,
+        audit: &mut AuditRecord,
+        hidden: impl FnOnce() -> Denial,
+    ) -> Result<Option<ApprovalNeeded>, Denial> {
         let caller = asked.head.caller()?;
         let principal = &caller.principal;
         let facts = request_facts(asked, caller, now);
@@ -253,11 +287,12 @@ impl Gateway {
         }
         let Decision { outcome, policies, errors } = decision;
         if !self.enforces_policy() && outcome != Outcome::Permit {
-            return Ok(());
+            return Ok(None);
         }
         audit.policies = policies;
         match outcome {
-            Outcome::Permit => Ok(()),
+            Outcome::Permit => Ok(None),
+            Outcome::Approval(needed) => Ok(Some(needed)),
             Outcome::Deny(Refusal::Invisible) => Err(hidden()),
             Outcome::Deny(Refusal::Arguments { advice }) => {
                 let mut message = "policy refuses these arguments".to_owned();
@@ -282,6 +317,47 @@ impl Gateway {
         }
     }
 
+    /// Whether the call was approved.
+    ///
+    /// # Errors
+    /// [`Stop`] with what is missing, or with the refusal.
+    fn approved(
+        &self,
+        asked: &Asked,
+        needed: &ApprovalNeeded,
+        facts: &Facts,
+        now: Timestamp,
+        audit: &mut AuditRecord,
+    ) -> Result<Approved, Stop> {
+        let caller = asked.head.caller()?;
+        let (Some(approvals), Some(_)) = (self.identity.approvals(), &caller.issuer) else {
+            let message = "this call needs an approval, which only a caller with a token can get";
+            return Err(Denial::new(Reason::ApprovalRequired, message).into());
+        };
+        let Some(Operation::CallTool { name: tool, arguments }) = asked.operation()? else {
+            let message = "only calls of tools can be approved";
+            return Err(Denial::new(Reason::ApprovalRequired, message).into());
+        };
+        let none = no_arguments();
+        let call = approvals::Call {
+            caller,
+            subject: self.identity.own_name(caller),
+            server: &asked.head.server,
+            tool,
+            arguments: arguments.unwrap_or(&none),
+            policy_set: &self.policy_set,
+            needed,
+        };
+        approvals.check(asked.sent_approval()?.as_ref(), &call, facts, now, audit)
+    }
+
+    /// Uses up what a request needs that goes on now.
+    pub(crate) fn spend(&self, approved: Option<Approved>) {
+        if let (Some(approved), Some(approvals)) = (approved, self.identity.approvals()) {
+            approvals.spend(&approved);
+        }
+    }
+
     /// What the record holds of a call's arguments.
     fn audited(&self, server: &str, tool: &str, arguments: &Json) -> Option<String> {
         let redacted = self.policy.redacted(server, tool, arguments);
@@ -290,6 +366,17 @@ impl Gateway {
             ArgumentsAudit::None => None,
             ArgumentsAudit::Digest => Some(digest(&arguments.to_bytes())),
             ArgumentsAudit::Full => String::from_utf8(arguments.to_bytes()).ok(),
+        }
+    }
+}
+
+/// An approval is about one call, and a batch has one place for it.
+pub(crate) fn refuse_in_batch(needed: Option<ApprovalNeeded>) -> Result<(), Denial> {
+    match needed {
+        None => Ok(()),
+        Some(_) => {
+            let message = "this call needs an approval: send it by itself";
+            Err(Denial::new(Reason::ApprovalRequired, message))
         }
     }
 }

@@ -79,6 +79,12 @@ pub enum Reason {
     NotPermitted,
     /// Evaluating the policies failed.
     PolicyError,
+    /// Policy permits the call once it was approved, and no approval came with it.
+    ApprovalRequired,
+    /// The approval that came with the call is not good for it.
+    ApprovalInvalid,
+    /// Whether an approval was used before could not be remembered.
+    ApprovalUnavailable,
     /// The credential for the server could not be had.
     Credential,
     /// There is no credential for this caller, and asking again will not help.
@@ -135,6 +141,9 @@ impl Reason {
             Self::ArgumentTypes => ("argument_types", 200, -32602),
             Self::NotPermitted => ("not_permitted", 200, 403),
             Self::PolicyError => ("policy_error", 200, 403),
+            Self::ApprovalRequired => ("approval_required", 200, 403),
+            Self::ApprovalInvalid => ("approval_invalid", 200, 403),
+            Self::ApprovalUnavailable => ("approval_unavailable", 503, 503),
             Self::Credential => ("credential_unavailable", 503, 503),
             Self::CredentialNotLinked => ("credential_not_linked", 200, 403),
             Self::TokenAudience => ("token_audience", 200, 403),

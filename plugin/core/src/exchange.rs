@@ -437,8 +437,9 @@ impl Step<'_> {
                 return self.deny_asked(Denial::new(Reason::ServerUnreachable, message), &asked);
             }
             let needs = match decided {
-                Ok(Verdict { upstream, filter_lists, exposure, injected }) => {
+                Ok(Verdict { upstream, filter_lists, exposure, injected, approved }) => {
                     self.audit.decision = Outcome::Allow;
+                    self.gateway.spend(approved);
                     self.replace_body(&mut asked);
                     self.out.push(Effect::SendUpstream(upstream));
                     let sent = Sent { filter_lists, exposure, injected };
@@ -645,6 +646,7 @@ impl Step<'_> {
         self.audit.decision = match reason {
             Reason::Credential
             | Reason::IssuerUnavailable
+            | Reason::ApprovalUnavailable
             | Reason::Internal
             | Reason::NotConfigured
             | Reason::ServerUnreachable

@@ -21,6 +21,7 @@ use crate::facts::{Facts, Need, Stop};
 use crate::secret::{Secret, SecretSource};
 
 mod api_keys;
+pub(crate) mod approvals;
 mod binding;
 mod challenge;
 mod claims;
@@ -42,6 +43,7 @@ pub(crate) use scopes::RequiredScopes;
 pub(crate) use tokens::TokenCache;
 
 use api_keys::ApiKeys;
+use approvals::Approvals;
 use binding::Binding;
 use challenge::{Refused, Scheme};
 use host::HostIdentity;
@@ -65,6 +67,7 @@ pub(crate) struct Identity {
     host: Option<HostIdentity>,
     certificates: bool,
     servers: Vec<Rc<str>>,
+    approvals: Option<Approvals>,
 }
 
 /// The caller of a request, as decisions and audit need it.
@@ -243,7 +246,29 @@ impl Identity {
             host,
             certificates: config.certificate_bound_tokens,
             servers: servers.iter().map(|name| name.as_str().into()).collect(),
+            approvals: None,
         }
+    }
+
+    /// Lets calls be approved.
+    pub(crate) fn with_approvals(mut self, approvals: Option<Approvals>) -> Self {
+        self.approvals = approvals;
+        self
+    }
+
+    /// How calls are approved, where they can be.
+    pub(crate) fn approvals(&self) -> Option<&Approvals> {
+        self.approvals.as_ref()
+    }
+
+    /// How the issuer of a caller's token names the caller, without the prefix of the configuration.
+    pub(crate) fn own_name<'a>(&self, caller: &'a KnownCaller) -> &'a str {
+        let issuers = self.issuers.iter().map(|issuer| issuer.claims.prefix.as_str());
+        let others =
+            self.api_keys.prefix().into_iter().chain(self.host.as_ref().map(HostIdentity::prefix));
+        // None is the beginning of another.
+        let mut prefixes = issuers.chain(others).filter(|prefix| !prefix.is_empty());
+        prefixes.find_map(|prefix| caller.subject.strip_prefix(prefix)).unwrap_or(&caller.subject)
     }
 
     /// Makes principals of those that the configuration knows by themselves.
@@ -503,16 +528,21 @@ impl Identity {
 
     /// The keys that should be fetched by now.
     pub(crate) fn due(&self, now: Timestamp) -> impl Iterator<Item = Need> {
-        self.issuers.iter().filter_map(move |issuer| match &issuer.source {
+        self.with_keys().filter_map(move |issuer| match &issuer.source {
             Source::Remote(remote) if remote.is_due(now) => {
-                Some(Need::Keys(Rc::clone(&issuer.name)))
+                Some(Need::Keys(Rc::clone(&issuer.keys)))
             }
             _ => None,
         })
     }
 
+    /// The issuers of tokens and of approvals.
+    fn with_keys(&self) -> impl Iterator<Item = &Issuer> {
+        self.issuers.iter().chain(self.approvals.iter().flat_map(|approvals| &approvals.issuers))
+    }
+
     fn remote_keys(&self, name: &str) -> Option<(&RemoteKeys, &[Algorithm])> {
-        self.issuers.iter().find(|issuer| &*issuer.name == name).and_then(|issuer| {
+        self.with_keys().find(|issuer| &*issuer.keys == name).and_then(|issuer| {
             match &issuer.source {
                 Source::Remote(remote) => Some((remote, issuer.algorithms.as_slice())),
                 _ => None,

@@ -20,7 +20,9 @@ use crate::federation::{
     Access, Goal, HOPS, Portal, PortalSession, Rekeyed, SessionKey, rename, resolve,
 };
 use crate::gateway::Gateway;
+use crate::identity::approvals;
 use crate::identity::{AskedEndpoint, Known, KnownCaller, Proof, RequiredScopes};
+use crate::secret::Secret;
 
 /// Every MCP endpoint lies under this path.
 const ENDPOINTS: &str = "/mcp";
@@ -97,6 +99,8 @@ pub(crate) struct Asked {
     pub(crate) body: Vec<u8>,
     /// Its length in bytes.
     pub(crate) body_length: usize,
+    /// The approval that came in the message, and does not go on.
+    pub(crate) approval: Option<Secret>,
 }
 
 impl Gateway {
@@ -304,12 +308,14 @@ impl Asked {
     /// A batch is of the legacy era: a message of it that says otherwise spoils it.
     fn read_batch(
         head: Head,
-        messages: Vec<Message>,
+        mut messages: Vec<Message>,
         audit: &mut AuditRecord,
     ) -> Result<Self, Denial> {
         audit.mcp_method = Some("batch".into());
         let mut revision = None;
-        for message in &messages {
+        for message in &mut messages {
+            // Of no use in a batch, and for the gateway alone.
+            approvals::take(message)?;
             (_, revision) = era(&head, message)?;
         }
         audit.protocol_version = revision.map(Version::as_str);
@@ -323,7 +329,11 @@ impl Asked {
         self.batch = Some(batch);
     }
 
-    fn read_message(head: Head, message: Message, audit: &mut AuditRecord) -> Result<Self, Denial> {
+    fn read_message(
+        head: Head,
+        mut message: Message,
+        audit: &mut AuditRecord,
+    ) -> Result<Self, Denial> {
         audit.jsonrpc_id = message.id().map(ToString::to_string);
         audit.mcp_method = Some(match message.kind() {
             Kind::Request { method, .. } | Kind::Notification { method } => {
@@ -336,6 +346,7 @@ impl Asked {
         if era == Era::Modern {
             check_mirrors(&head.headers, &message)?;
         }
+        let approval = approvals::take(&mut message)?;
         let mut asked = Self {
             head,
             message: Some(message),
@@ -348,6 +359,7 @@ impl Asked {
             prepared: false,
             body: Vec::new(),
             body_length: 0,
+            approval,
         };
         asked.operation()?;
         asked.enter_portal(audit);
@@ -370,6 +382,7 @@ impl Asked {
             prepared: false,
             body: Vec::new(),
             body_length: 0,
+            approval: None,
         }
     }
 
@@ -401,6 +414,23 @@ impl Asked {
         self.head.server = goal.server(portal);
         self.goal = Some(goal);
         audit.server = (!self.head.server.is_empty()).then(|| Rc::clone(&self.head.server));
+    }
+
+    /// The approval that came with the request.
+    ///
+    /// # Errors
+    /// A [`Denial`] when there are several.
+    pub(crate) fn sent_approval(&self) -> Result<Option<Secret>, Denial> {
+        let header = self.head.headers.single(approvals::HEADER)?;
+        match (header, &self.approval) {
+            (Some(header), Some(meta)) if header != meta.expose() => {
+                let message = "the header field and the message hold different approvals: send one";
+                Err(Denial::new(Reason::ApprovalInvalid, message))
+            }
+            (Some(approval), _) => Ok(Some(Secret::new(approval.to_owned()))),
+            (None, Some(approval)) => Ok(Some(Secret::new(approval.expose().to_owned()))),
+            (None, None) => Ok(None),
+        }
     }
 
     /// Whether the server of a portal has a session of this client alone.

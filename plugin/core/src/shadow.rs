@@ -61,6 +61,7 @@ impl AuditRecord {
         self.shadow_policies = policies;
         self.shadow_reason = match decision.outcome {
             Outcome::Permit => None,
+            Outcome::Approval(_) => Some(Reason::ApprovalRequired),
             Outcome::Deny(Refusal::Invisible) => Some(Reason::NotVisible),
             Outcome::Deny(Refusal::Arguments { .. }) => Some(Reason::Arguments),
             Outcome::Deny(Refusal::InvalidArguments(_)) => Some(Reason::ArgumentTypes),

@@ -3,13 +3,14 @@
 //! None is ever ignored: an annotation that is not known, or whose value means nothing, is a problem of
 //! the configuration. Not here: what follows from them.
 
-use cedar_policy::Policy;
+use cedar_policy::{Effect, Policy};
 
 use crate::config::Problem;
+use crate::decision::Approvers;
 use crate::redaction::{self, ArgumentPath};
 
 /// The annotations that mean something. `@description` is for the reader of the policy.
-const KNOWN: [&str; 5] = ["id", "advice", "description", "mode", "redact"];
+const KNOWN: [&str; 6] = ["id", "advice", "approval", "description", "mode", "redact"];
 
 /// Longest `@id`.
 const MAX_ID: usize = 128;
@@ -23,6 +24,8 @@ pub(crate) struct Annotations {
     pub(crate) in_shadow: bool,
     /// `@redact`: arguments that no record may hold.
     pub(crate) redact: Vec<ArgumentPath>,
+    /// `@approval`: what the policy permits has to be approved by one of these.
+    pub(crate) approval: Option<Approvers>,
 }
 
 /// The `@id` and the other annotations of the policy at `path`; None when it has no id to be used.
@@ -73,8 +76,33 @@ pub(crate) fn read(
                 .with_help("put it on a policy that decides"),
         );
     }
+    let approval =
+        policy.annotation("approval").map(|group| approvers(policy, group, path, problems));
     let id = id(policy, path, problems)?;
-    Some((id, Annotations { advice: advice.map(str::to_owned), in_shadow, redact }))
+    Some((id, Annotations { advice: advice.map(str::to_owned), in_shadow, redact, approval }))
+}
+
+/// Whom `@approval` names: a group of approvers, or nobody in particular.
+fn approvers(policy: &Policy, group: &str, path: &str, problems: &mut Vec<Problem>) -> Approvers {
+    if policy.effect() == Effect::Forbid {
+        problems.push(
+            Problem::new(path, "`@approval` on a forbid, which nobody can approve").with_help(
+                "put it on the permit, and let the forbid not apply to what may be approved",
+            ),
+        );
+    }
+    if group.is_empty() {
+        return Approvers::Anyone;
+    }
+    if group.len() > MAX_ID || group.trim() != group || group.chars().any(char::is_control) {
+        problems.push(
+            Problem::new(path, format!("`@approval` is {group:?}, which is no name of a group"))
+                .with_help(
+                    "write @approval(\"security\") for approvers of that group, @approval for all",
+                ),
+        );
+    }
+    Approvers::Group(group.to_owned())
 }
 
 fn id(policy: &Policy, path: &str, problems: &mut Vec<Problem>) -> Option<String> {

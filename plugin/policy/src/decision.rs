@@ -31,8 +31,28 @@ impl Decision {
 pub enum Outcome {
     /// At least one policy permits the request and none forbids it.
     Permit,
+    /// None forbids it, and all that permit it ask for an approval: it may go on once it has one.
+    Approval(ApprovalNeeded),
     /// The request must not go on.
     Deny(Refusal),
+}
+
+/// What a call needs that is only permitted once somebody has approved it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApprovalNeeded {
+    /// Who may approve it: one of these is enough. Sorted, without duplicates, not empty.
+    pub approvers: Vec<Approvers>,
+    /// The `@advice` texts of the permits, for the caller; sorted, without duplicates, possibly empty.
+    pub advice: Vec<String>,
+}
+
+/// Who may approve a call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Approvers {
+    /// Whoever the issuers of approvals vouch for.
+    Anyone,
+    /// Those of them that are in this group.
+    Group(String),
 }
 
 /// Why a request was refused, and thereby what its caller may learn.

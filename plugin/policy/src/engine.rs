@@ -13,7 +13,7 @@ use toolgate_protocol::json::Json;
 use crate::arguments;
 use crate::catalog::Catalog;
 use crate::config::{PolicyConfig, PolicyMode, PolicyText, Problem};
-use crate::decision::{Decision, Outcome, PolicyError, Refusal};
+use crate::decision::{ApprovalNeeded, Approvers, Decision, Outcome, PolicyError, Refusal};
 use crate::index::{Candidate, Index};
 use crate::listing::{Listing, Lists};
 use crate::looks::Looks;
@@ -38,6 +38,8 @@ pub struct PolicyEngine {
     /// These and the ones in shadow, where there are any.
     pub(crate) with_shadow: Option<Rules>,
     redactions: Vec<Redaction>,
+    /// The first policy that asks for approvals.
+    approved: Option<Rc<str>>,
 }
 
 /// Policies, and what was found out with them.
@@ -96,7 +98,9 @@ impl PolicyEngine {
                 let redactions = policies
                     .iter()
                     .filter_map(|named| Redaction::new(&named.policy, &named.annotations.redact));
+                let approved = policies.iter().find(|named| named.annotations.approval.is_some());
                 Ok(Self {
+                    approved: approved.map(|named| Rc::clone(&named.id)),
                     redactions: redactions.collect(),
                     version: version(config, &known),
                     mode: config.mode,
@@ -149,6 +153,13 @@ impl PolicyEngine {
     #[must_use]
     pub fn mode(&self) -> PolicyMode {
         self.mode
+    }
+
+    /// The id of a policy that asks for approvals; None where none does, and no decision is
+    /// [`Outcome::Approval`].
+    #[must_use]
+    pub fn asks_for_approval(&self) -> Option<&str> {
+        self.approved.as_deref()
     }
 
     /// The arguments of a call as records may hold them; None where that is as they are.
@@ -369,10 +380,18 @@ fn decided(evaluation: &Evaluation) -> Option<Decision> {
     }
     let permitted = evaluation.forbids.is_empty() && !evaluation.permits.is_empty();
     permitted.then(|| Decision {
-        outcome: Outcome::Permit,
+        outcome: approval(&evaluation.permits).map_or(Outcome::Permit, Outcome::Approval),
         policies: names_of(&evaluation.permits),
         errors: Vec::new(),
     })
+}
+
+/// What has to be approved when these permits are satisfied; None where one asks for no approval.
+fn approval(permits: &[Rc<Candidate>]) -> Option<ApprovalNeeded> {
+    let asked: Option<BTreeSet<&Approvers>> =
+        permits.iter().map(|permit| permit.annotations.approval.as_ref()).collect();
+    let approvers = asked?.into_iter().cloned().collect();
+    Some(ApprovalNeeded { approvers, advice: advice(permits) })
 }
 
 fn failed(evaluation: &Evaluation) -> Decision {

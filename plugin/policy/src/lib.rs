@@ -41,7 +41,9 @@ mod standings;
 mod values;
 
 pub use config::{PolicyConfig, PolicyMode, PolicyText, Problem};
-pub use decision::{Decision, Outcome, PolicyError, Refusal, ShadowDecision};
+pub use decision::{
+    ApprovalNeeded, Approvers, Decision, Outcome, PolicyError, Refusal, ShadowDecision,
+};
 pub use engine::PolicyEngine;
 pub use outline::{Effect, PolicyOutline};
 pub use principal::{Caller, MAX_MEMBERSHIPS, Principal, PrincipalError};

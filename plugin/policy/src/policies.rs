@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use cedar_policy::{
-    ActionConstraint, EntityUid, Policy, PolicyId, PolicySet, Schema, ValidationMode,
-    ValidationResult, ValidationWarning, Validator,
+    ActionConstraint, EntityUid, Policy, PolicyId, PolicySet, ResourceConstraint, Schema,
+    ValidationMode, ValidationResult, ValidationWarning, Validator,
 };
 use miette::Diagnostic;
 
@@ -77,6 +77,7 @@ pub(crate) fn compile(
             };
             check_names(&policy, &id, &path, servers, &mut problems);
             check_redaction(&policy, &annotations, schema, &path, &mut problems);
+            check_approval(&policy, &annotations, schema, &path, &mut problems);
             sources.insert(id.clone(), source.clone());
             policies.push(NamedPolicy {
                 annotations,
@@ -195,6 +196,42 @@ fn check_redaction(
                 .with_help("compare with the types in `policy.schema`"),
             );
         }
+    }
+}
+
+/// Finds `@approval` on what is no call of a tool: an approval names a tool and its arguments.
+fn check_approval(
+    policy: &Policy,
+    annotations: &Annotations,
+    schema: &CompiledSchema,
+    path: &str,
+    problems: &mut Vec<Problem>,
+) {
+    if annotations.approval.is_none() {
+        return;
+    }
+    let of_tools = match policy.resource_constraint() {
+        ResourceConstraint::Eq(uid) => *uid.type_name() == *names::TOOL,
+        ResourceConstraint::Is(kind) | ResourceConstraint::IsIn(kind, _) => kind == *names::TOOL,
+        ResourceConstraint::Any | ResourceConstraint::In(_) => false,
+    };
+    let is_call = |uid: &EntityUid| {
+        let id = uid.id().unescaped();
+        id == "call_tool" || names::split_member_id(id).is_some() || schema.is_within_calls(uid)
+    };
+    let of_calls = match policy.action_constraint() {
+        ActionConstraint::Any => false,
+        ActionConstraint::Eq(uid) => is_call(&uid),
+        ActionConstraint::In(uids) => !uids.is_empty() && uids.iter().all(is_call),
+    };
+    if !of_tools && !of_calls {
+        problems.push(
+            Problem::new(path, "`@approval` on a policy that is not only about calls of tools")
+                .with_help(
+                    "write `action in MCP::Action::\"call_tool\"`, or name the actions of tools; \
+                     what else is permitted needs a permit of its own",
+                ),
+        );
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cedar_policy::{Schema, SchemaFragment};
+use cedar_policy::{EntityUid, Schema, SchemaFragment};
 use serde_json::{Map, Value};
 
 use crate::arguments::{ArgumentType, Member, RecordType};
@@ -37,6 +37,13 @@ pub(crate) struct CompiledSchema {
 }
 
 impl CompiledSchema {
+    /// Whether this group of actions lies in `call_tool`, and so holds calls of tools only.
+    pub(crate) fn is_within_calls(&self, group: &EntityUid) -> bool {
+        let Ok(actions) = self.schema.action_entities() else { return false };
+        let mut groups = actions.ancestors(group).into_iter().flatten();
+        groups.any(|uid| uid.id().unescaped() == "call_tool")
+    }
+
     /// The schema with the model's actions, all groups and, of the tools, only the actions `ids`.
     /// None when Cedar does not take that.
     ///

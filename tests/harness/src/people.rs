@@ -11,7 +11,7 @@ use p256::ecdsa::{Signature, SigningKey};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::scenario::Altered;
+use crate::scenario::{Altered, ApprovalScript};
 use crate::{configuration, repository};
 
 /// A key that is not the demo's.
@@ -19,6 +19,9 @@ const OTHER_KEY: [u8; 32] = [7; 32];
 
 /// The key that signs proofs of possession; its thumbprint is in the scenarios.
 const PROOF_KEY: [u8; 32] = [9; 32];
+
+/// The key that signs approvals; its public half is in the scenarios.
+const APPROVAL_KEY: [u8; 32] = [11; 32];
 
 /// Signs tokens with the demo's key, which signs nothing else.
 pub struct Issuer {
@@ -32,6 +35,48 @@ pub fn new_key() -> Value {
     let mut key = public_key(&OTHER_KEY);
     key["kid"] = json!("demo-2027");
     key
+}
+
+/// The public half of the key that signs approvals.
+#[must_use]
+pub fn approval_key() -> Value {
+    public_key(&APPROVAL_KEY)
+}
+
+/// An approval by carol of what a refusal demands: the `data` of its error.
+///
+/// # Errors
+/// When nothing was demanded.
+pub fn approval(demand: &Value, script: &ApprovalScript, now: Duration) -> Result<String, String> {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    let approval = demand.get("approval").ok_or("nothing was refused for want of an approval")?;
+    let made = i64::try_from(now.as_secs()).map_err(|error| error.to_string())? + script.made;
+    let mut header = json!({"typ": demand["typ"], "alg": "ES256", "kid": "approvals-2026"});
+    let mut claims = json!({
+        "iss": demand["issuers"][0],
+        "aud": demand["aud"],
+        "sub": "carol",
+        "groups": demand.get("groups"),
+        "iat": made,
+        "exp": made + 300,
+        "jti": format!("{}-{number}", now.as_nanos()),
+        "approval": approval,
+    });
+    for (part, patch) in [(&mut claims, &script.claims), (&mut header, &script.header)] {
+        if let Some(patch) = patch {
+            configuration::merge(part, patch);
+        }
+    }
+    signed(&header, &claims, if script.forged { &OTHER_KEY } else { &APPROVAL_KEY })
+}
+
+fn signed(header: &Value, claims: &Value, key: &[u8; 32]) -> Result<String, String> {
+    let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", encode(header), encode(claims));
+    let key = SigningKey::from_slice(key).map_err(|error| error.to_string())?;
+    let signature: Signature = key.sign(signed.as_bytes());
+    Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes())))
 }
 
 fn public_key(secret: &[u8; 32]) -> Value {
@@ -69,11 +114,7 @@ pub fn proof(
             configuration::merge(part, patch);
         }
     }
-    let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
-    let signed = format!("{}.{}", encode(header.to_string()), encode(claims.to_string()));
-    let key = SigningKey::from_slice(&PROOF_KEY).map_err(|error| error.to_string())?;
-    let signature: Signature = key.sign(signed.as_bytes());
-    Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes())))
+    signed(&header, &claims, &PROOF_KEY)
 }
 
 impl Issuer {

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::people::Issuer;
+use crate::configuration;
+use crate::people::{self, Issuer};
 use crate::scenario::{
-    DriverKind, ExchangeScript, Expectation, HostScript, Scenario, UpstreamExpectation,
+    ApprovalPlace, DriverKind, ExchangeScript, Expectation, HostScript, RequestScript, Scenario,
+    UpstreamExpectation,
 };
 use crate::world::{Asked, SECRETS, World, is_meant, secret};
 
@@ -85,6 +87,8 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
     let mut session = driver.start(scenario, Arc::clone(&world))?;
     let mut problems = Vec::new();
     let mut tokens = Vec::new();
+    // What the client was last asked to have approved.
+    let mut demanded = Value::Null;
     // The session id that the client was given last.
     let mut given = String::new();
     for (index, script) in scenario.exchanges.iter().enumerate() {
@@ -97,6 +101,14 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
         for (_, value) in request.headers.iter_mut().filter(|(_, value)| value == "{session}") {
             value.clone_from(&given);
         }
+        let approval = match &script.request.approval {
+            Some(approval) => Some(people::approval(&demanded, approval, session.now())?),
+            None => None,
+        };
+        if let Some(approval) = &approval {
+            carry(approval, &script.request, &mut request);
+            tokens.push(approval.clone());
+        }
         tokens.extend(
             request.headers.iter().find(|(n, _)| n == "authorization").map(|(_, v)| v.clone()),
         );
@@ -104,12 +116,21 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
         if let Some((_, id)) = observed.headers.iter().find(|(name, _)| name == "mcp-session-id") {
             given.clone_from(id);
         }
+        if let Some(data) = last_json(&observed.body)
+            .and_then(|answer| answer.pointer("/error/data").cloned())
+            .filter(|data| data.get("approval").is_some())
+        {
+            demanded = data;
+        }
         let asked = world.take_asked();
         let mut found = Vec::new();
         compare(&script.expect, &observed, &asked, &mut found);
         let token = request.headers.iter().find(|(n, _)| n == "authorization");
         let token = token.map(|(_, value)| value.as_str());
         leaks(&observed, &asked, token, &scenario.passed_to(), &mut found);
+        if let Some(approval) = &approval {
+            approval_leaks(approval, &observed, &asked, &mut found);
+        }
         problems.extend(found.into_iter().map(|problem| format!("exchange {index}: {problem}")));
     }
     let logs = session.logs();
@@ -120,6 +141,45 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
+}
+
+/// Puts an approval where a script says.
+fn carry(approval: &str, script: &RequestScript, request: &mut Request) {
+    let place = script.approval.as_ref().map(|approval| approval.place).unwrap_or_default();
+    if place != ApprovalPlace::Meta {
+        request.headers.push(("toolgate-approval".into(), approval.into()));
+    }
+    if place != ApprovalPlace::Header {
+        let meta = serde_json::json!({"params": {"_meta": {"dev.toolgate/approval": approval}}});
+        let mut script = script.clone();
+        let each = |message: &mut Value| configuration::merge(message, &meta);
+        match &mut script.json {
+            Some(Value::Array(messages)) => messages.iter_mut().for_each(each),
+            Some(message) => each(message),
+            None => {}
+        }
+        request.pieces = script.pieces();
+    }
+}
+
+/// What must hold always: an approval is for the gateway alone.
+fn approval_leaks(
+    approval: &str,
+    observed: &Observed,
+    asked: &[Asked],
+    problems: &mut Vec<String>,
+) {
+    let Some(signature) = signature(approval) else { return };
+    if format!("{:?}", observed.audit).contains(&signature) {
+        problems.push("audit sees the approval".into());
+    }
+    for asked in asked {
+        let headers = format!("{:?}", asked.headers);
+        if headers.contains(&signature) || String::from_utf8_lossy(&asked.body).contains(&signature)
+        {
+            problems.push(format!("{} sees the approval", asked.cluster));
+        }
+    }
 }
 
 /// The request that a script means.

@@ -160,6 +160,9 @@ pub struct RequestScript {
     /// right one for a token that is bound to the key of `people::PROOF_KEY`.
     #[serde(default)]
     pub proof: Option<Altered>,
+    /// An approval of what the gateway has last asked to be approved.
+    #[serde(default)]
+    pub approval: Option<ApprovalScript>,
     /// What the host vouches for.
     #[serde(default)]
     pub host: HostScript,
@@ -218,6 +221,40 @@ pub struct Altered {
     /// The scheme it is sent with; `Bearer`.
     #[serde(default)]
     pub scheme: Option<String>,
+}
+
+/// An approval, and what is different in it. Without changes it is the right one, by carol.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalScript {
+    /// Changes to its claims (JSON merge patch, RFC 7396).
+    #[serde(default)]
+    pub claims: Option<Value>,
+    /// Changes to its header.
+    #[serde(default)]
+    pub header: Option<Value>,
+    /// Seconds from now at which it was made.
+    #[serde(default)]
+    pub made: i64,
+    /// Whether it is signed with a key that is not its issuer's.
+    #[serde(default)]
+    pub forged: bool,
+    /// Where it is sent.
+    #[serde(default)]
+    pub place: ApprovalPlace,
+}
+
+/// Where an approval is sent.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalPlace {
+    /// In the header field.
+    #[default]
+    Header,
+    /// In `_meta` of the message.
+    Meta,
+    /// In both.
+    Both,
 }
 
 /// What must come of an exchange. What is not named may be anything, but for the rules that hold

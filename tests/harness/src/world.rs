@@ -224,6 +224,7 @@ fn idp(asked: &Asked, behaviour: Behaviour) -> Answer {
             }
             reply(200, &set)
         }
+        ("GET", "/approvals/jwks") => reply(200, &json!({"keys": [crate::people::approval_key()]})),
         ("POST", "/introspect") => {
             let login = format!("toolgate:{}", secret("INTROSPECTION_SECRET"));
             let login = format!("Basic {}", STANDARD.encode(login));

@@ -34,6 +34,7 @@ pub(crate) fn text(arguments: &[&str]) -> (String, i32) {
 }
 
 /// The document it writes with `--json`, and its exit code.
+#[allow(dead_code, reason = "not every test reads documents")]
 pub(crate) fn json(arguments: &[&str]) -> (Value, i32) {
     let (text, code) = text(&[arguments, &["--json"]].concat());
     (serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")), code)

@@ -41,6 +41,8 @@ const LONGEST_KEY_ID: usize = 512;
 /// One issuer, compiled.
 pub(super) struct Issuer {
     pub(super) name: Rc<str>,
+    /// What its keys are asked for by. Who signs tokens and who signs approvals may have one name.
+    pub(super) keys: Rc<str>,
     /// What clients are told to log in at.
     pub(super) authorization_server: String,
     /// Where its metadata is, for clients that ask the gateway for it.
@@ -251,6 +253,7 @@ impl Issuer {
         Self {
             authorization_server,
             metadata_url: config.metadata_url,
+            keys: Rc::clone(&name),
             name,
             audiences: config.audiences,
             source,
@@ -260,19 +263,29 @@ impl Issuer {
         }
     }
 
+    /// The same issuer, with keys of its own for approvals.
+    pub(super) fn for_approvals(self) -> Self {
+        // No issuer of tokens has a line break in its name.
+        Self { keys: format!("approvals\n{}", self.name).into(), ..self }
+    }
+
     /// Checks the header of a token, which costs nothing.
     ///
     /// # Errors
     /// [`Refused`] for what no key would make good.
     pub(super) fn check_header<'t>(&self, token: &'t Parsed<'_>) -> Result<Signer<'t>, Refused> {
-        let Parsed { header, claims, .. } = token;
-        if header.get("crit").is_some() {
-            return Err(Refused::invalid("the token has critical header parameters"));
-        }
-        if KEY_PARAMETERS.iter().any(|name| header.get(name).is_some()) {
-            return Err(Refused::invalid("the token brings a key or the address of one"));
-        }
-        self.check_type(header, claims)?;
+        check_parameters(&token.header)?;
+        self.check_type(&token.header, &token.claims)?;
+        self.signer(token)
+    }
+
+    /// Who is said to have signed a token, whatever it is for.
+    ///
+    /// # Errors
+    /// [`Refused`] for what no key would make good.
+    pub(super) fn signer<'t>(&self, token: &'t Parsed<'_>) -> Result<Signer<'t>, Refused> {
+        let header = &token.header;
+        check_parameters(header)?;
         let algorithm = header
             .get("alg")
             .and_then(Json::as_str)
@@ -302,13 +315,13 @@ impl Issuer {
         let made =
             |keys: &Keys| keys.verify(*id, *algorithm, token.signed.as_bytes(), token.signature);
         let refused = || Refused::invalid("the token's signature is not valid").into();
-        let need = || Need::Keys(Rc::clone(&self.name)).into();
+        let need = || Need::Keys(Rc::clone(&self.keys)).into();
         let remote = match &self.source {
             Source::Keys(keys) if made(keys) => return Ok(()),
             Source::Keys(_) | Source::Introspection(_) => return Err(refused()),
             Source::Remote(remote) => remote,
         };
-        match (facts.keys(&self.name), remote.at_hand(now)) {
+        match (facts.keys(&self.keys), remote.at_hand(now)) {
             // What was fetched for this request has the last word.
             (Some(Ok(keys)), _) if made(keys) => Ok(()),
             (Some(Ok(_)), _) => Err(refused()),
@@ -466,6 +479,17 @@ impl Claims {
     }
 }
 
+/// Refuses headers that want more than a signature checked, or that bring the key to do it with.
+fn check_parameters(header: &Json) -> Result<(), Refused> {
+    if header.get("crit").is_some() {
+        return Err(Refused::invalid("the token has critical header parameters"));
+    }
+    if KEY_PARAMETERS.iter().any(|name| header.get(name).is_some()) {
+        return Err(Refused::invalid("the token brings a key or the address of one"));
+    }
+    Ok(())
+}
+
 /// One part of a token: strict JSON in base64url (RFC 7515 section 2). A member that is given twice is
 /// refused with it, since parsers pick different ones.
 fn segment(text: &str, name: &str) -> Result<Json, Refused> {
@@ -490,7 +514,7 @@ pub(super) fn seconds(claims: &Json, name: &str) -> Result<Option<u64>, Refused>
 }
 
 /// An issuer identifier (RFC 8414 section 2): https without query and fragment; http on this machine.
-fn is_server_url(url: &str) -> bool {
+pub(super) fn is_server_url(url: &str) -> bool {
     let local = ["http://localhost", "http://127.0.0.1", "http://[::1]"].iter().any(|local| {
         url.strip_prefix(local).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
     });

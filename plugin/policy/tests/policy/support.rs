@@ -120,7 +120,7 @@ pub(crate) fn ids(decision: &Decision) -> Vec<&str> {
 pub(crate) fn refusal(decision: &Decision) -> &Refusal {
     match &decision.outcome {
         Outcome::Deny(refusal) => refusal,
-        Outcome::Permit => panic!("permitted by {:?}", decision.policies),
+        Outcome::Permit | Outcome::Approval(_) => panic!("permitted by {:?}", decision.policies),
     }
 }
 
