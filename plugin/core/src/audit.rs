@@ -345,11 +345,12 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 
 /// At most this many bytes in hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8], most: usize) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().take(most).fold(String::with_capacity(most * 2), |mut text, byte| {
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    })
+    let mut text = String::with_capacity(2 * most.min(bytes.len()));
+    for byte in bytes.iter().take(most) {
+        let digits = [byte >> 4, byte & 0xf].map(|half| char::from_digit(half.into(), 16));
+        text.extend(digits.into_iter().flatten());
+    }
+    text
 }
 
 #[cfg(test)]

@@ -362,6 +362,11 @@ impl Identity {
         let digest: TokenDigest = Sha256::digest(token).into();
         let caller = match self.api_keys.get(&digest).cloned().or_else(|| cache.get(&digest, now)) {
             Some(caller) => caller,
+            // What is remembered was looked at before.
+            None if !is_token(token) => {
+                let message = "the Authorization header does not hold one token";
+                return Err(Refused::invalid(message).into());
+            }
             None => {
                 let caller = Rc::new(self.verify(token, &digest, known, cache, now)?);
                 cache.insert(digest, Rc::clone(&caller), now);
@@ -702,8 +707,8 @@ fn no_document() -> Denial {
     Denial::new(Reason::UnknownServer, "there is no protected resource of this name")
 }
 
-/// The token of the one `Authorization` header (RFC 6750 section 2.1, RFC 9449 section 7.1). A proxy that joins two headers
-/// to one leaves a comma, which no token has.
+/// The token of the one `Authorization` header (RFC 6750 section 2.1, RFC 9449 section 7.1), which may be no token.
+/// A proxy that joins two headers to one leaves a comma, which no token has.
 fn bearer(headers: &Headers) -> Result<Option<&str>, Refused> {
     let value = headers
         .single("authorization")
@@ -717,18 +722,21 @@ fn bearer(headers: &Headers) -> Result<Option<&str>, Refused> {
         }
         _ => return Err(Refused::invalid("the Authorization header is not a bearer token")),
     };
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-    if token.is_empty() || !token.bytes().all(plain) {
-        return Err(Refused::invalid("the Authorization header does not hold one token"));
-    }
     Ok(Some(token))
+}
+
+/// Whether this is one token (`token68`, RFC 9110 section 11.2).
+fn is_token(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    !text.is_empty() && text.bytes().all(plain)
 }
 
 /// How the request sends its token. One without a token would have sent it by itself.
 fn scheme(headers: &Headers) -> Scheme {
-    let value = headers.single("authorization").ok().flatten().unwrap_or_default();
-    match value.split_once(' ') {
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("dpop") => Scheme::DPoP,
+    // The field was read whole before.
+    let value = headers.iter().find(|(name, _)| *name == "authorization");
+    match value.and_then(|(_, value)| value.trim_ascii_start().split_first_chunk::<4>()) {
+        Some((scheme, [b' ', ..])) if scheme.eq_ignore_ascii_case(b"dpop") => Scheme::DPoP,
         _ => Scheme::Bearer,
     }
 }

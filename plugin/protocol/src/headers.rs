@@ -61,9 +61,7 @@ impl Headers {
             return Err(HeaderError::Repeated(name.to_owned()));
         }
         match std::str::from_utf8(value) {
-            Ok(text) if text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) => {
-                Ok(Some(text.trim_matches([' ', '\t'])))
-            }
+            Ok(text) if is_plain(value) => Ok(Some(text.trim_matches([' ', '\t']))),
             _ => Err(HeaderError::NotAscii(name.to_owned())),
         }
     }
@@ -85,7 +83,7 @@ const ENCODED_SUFFIX: &str = "?=";
 /// carry it or where it would be read as that form.
 #[must_use]
 pub fn encode_mirrored(text: &str) -> String {
-    let plain = text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'))
+    let plain = is_plain(text.as_bytes())
         && text.trim_matches([' ', '\t']) == text
         && encoded_part(text).is_none();
     if plain {
@@ -93,6 +91,12 @@ pub fn encode_mirrored(text: &str) -> String {
     } else {
         format!("{ENCODED_PREFIX}{}{ENCODED_SUFFIX}", STANDARD.encode(text))
     }
+}
+
+/// Whether these are visible ASCII, spaces and tabs. Not one branch for each byte: tokens are long.
+fn is_plain(bytes: &[u8]) -> bool {
+    let is_plain = |byte: u8| (byte == b'\t') | byte.wrapping_sub(b' ').lt(&0x5f);
+    bytes.iter().fold(true, |plain, byte| plain & is_plain(*byte))
 }
 
 fn decode_mirrored(value: &str) -> Option<String> {
@@ -130,6 +134,14 @@ mod tests {
             assert!(encoded.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')), "{text:?}");
             let headers = Headers::from_pairs([("mcp-name", encoded)]);
             assert_eq!(headers.mirrored("mcp-name"), Ok(Some(text.to_owned())), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn visible_ascii_spaces_and_tabs_are_plain_and_no_other_byte() {
+        for byte in 0..=u8::MAX {
+            let expected = matches!(byte, b'\t' | b' '..=b'~');
+            assert_eq!(is_plain(&[b'a', byte, b'a']), expected, "{byte}");
         }
     }
 
