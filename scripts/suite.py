@@ -145,6 +145,12 @@ def login(part: "Part") -> None:
         part.run("login", "target/tools/python/bin/python", "tests/login/run.py")
 
 
+def credentials(part: "Part") -> None:
+    """the life of credentials: a real vault that fails in every way, a real authorization server, nothing leaks"""
+    if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy", "vault", "python", "node"):
+        part.run("credentials", "tests/credentials/run")
+
+
 def federation(part: "Part") -> None:
     """twenty-five real servers behind one endpoint of two Envoys, some of them failing under load"""
     if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy", "python", "node", "fastmcp"):
@@ -158,7 +164,7 @@ def demo(part: "Part") -> None:
 
 PARTS: dict[str, Callable[["Part"], None]] = {
     part.__name__: part
-    for part in (lint, native, webassembly, wasm, kong, envoy, conformance, clients, login, peers, smuggling, federation, demo)
+    for part in (lint, native, webassembly, wasm, kong, envoy, conformance, clients, login, credentials, peers, smuggling, federation, demo)
 }
 
 

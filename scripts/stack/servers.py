@@ -165,14 +165,26 @@ def _without_block(text: str, key: str) -> str:
 class VaultClient:
     """As much of the vault's HTTP interface as setting it up takes."""
 
-    def __init__(self, token: str) -> None:
-        self.token = token
+    def __init__(self, token: str, address: str = VAULT) -> None:
+        self.token, self.address = token, address
 
     def get(self, path: str) -> dict[str, Any]:
         return self._request("GET", path, None)
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._request("POST", path, body)
+
+    def put(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self._request("PUT", path, body)
+
+    def keys(self, path: str) -> list[str]:
+        """The keys at a path; none where nothing is there."""
+        try:
+            return list(self._request("LIST", path, None)["data"]["keys"])
+        except StackError as error:
+            if "with 404" in str(error):
+                return []
+            raise
 
     def wait_for_mount(self, name: str, within: float = 10.0) -> None:
         """Waits until KV v2 at `name` answers: a new mount spends a moment upgrading itself."""
@@ -188,7 +200,7 @@ class VaultClient:
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         request = urllib.request.Request(
-            f"{VAULT}/v1/{path}",
+            f"{self.address}/v1/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"X-Vault-Token": self.token, "Content-Type": "application/json"},

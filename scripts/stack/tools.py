@@ -153,6 +153,11 @@ def vault() -> Vault | None:
     for kind in ("bao", "vault"):
         if program := on_path(kind):
             return Vault(kind, program)
+    return built_vault()
+
+
+def built_vault() -> Vault | None:
+    """The vault server of vault-server/, or None where it cannot be built."""
     source, program = HERE / "vault-server", TOOLS / "vault" / "vault-server"
     inputs = [source / "go.mod", source / "go.sum", source / "main.go"]
     if fresh(program.parent, *inputs):

@@ -20,7 +20,7 @@ const ALL: &str = "all";
 const USUAL_BYTES: usize = 1024;
 
 /// The names of all fields, as [`AuditRecord::each_field`] and the JSON have them.
-const FIELDS: [&str; 39] = [
+const FIELDS: [&str; 40] = [
     "record_id",
     "decision",
     "reason",
@@ -54,6 +54,7 @@ const FIELDS: [&str; 39] = [
     "credential_source",
     "credential_lease",
     "credential_version",
+    "credential_echoed",
     "upstream_status",
     "listed",
     "hidden",
@@ -198,7 +199,7 @@ pub struct AuditRecord {
     /// Elements of lists that policies in shadow would have left out and that were shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow_hidden: Option<usize>,
-    /// Name of the credential that was attached.
+    /// Name of the credential that was attached; of several, their names, joined by commas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Rc<str>>,
     /// Version of the credential in the vault.
@@ -211,6 +212,9 @@ pub struct AuditRecord {
     /// when it was fetched for this exchange; `cache`; `static`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential_source: Option<&'static str>,
+    /// Whether the server sent a credential back, which was masked. Present where it did.
+    #[serde(skip_serializing_if = "is_not")]
+    pub credential_echoed: bool,
     /// HTTP status of the server's answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_status: Option<u16>,
@@ -294,6 +298,7 @@ impl AuditRecord {
             ("credential", self.credential.as_deref()),
             ("credential_source", self.credential_source),
             ("credential_lease", self.credential_lease.as_deref()),
+            ("credential_echoed", self.credential_echoed.then_some("true")),
         ];
         for (name, value) in texts {
             if let Some(value) = value {
@@ -317,6 +322,11 @@ impl AuditRecord {
             }
         }
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_not(flag: &bool) -> bool {
+    !flag
 }
 
 impl Outcome {
@@ -400,6 +410,7 @@ mod tests {
             credential_version: Some(1),
             credential_lease: text(),
             credential_source: Some("x"),
+            credential_echoed: true,
             upstream_status: Some(200),
             listed: Some(1),
             left_out: text(),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::credentials::Echoes;
 use crate::event::{CallId, CallOutcome, HttpCall, Timestamp};
 use crate::facts::{Fact, Facts, Need};
 use crate::gateway::Gateway;
@@ -48,6 +49,7 @@ struct UnderWay {
     /// The host must have answered by then.
     until: Timestamp,
     most_bytes: usize,
+    echoes: Echoes,
 }
 
 struct Failure {
@@ -72,6 +74,8 @@ pub(crate) enum Begun {
 pub struct FinishedCall {
     pub(crate) id: CallId,
     pub(crate) learned: Option<(Need, Fact)>,
+    /// Whether a server sent back a credential.
+    pub(crate) echoed: bool,
     waiting: Vec<ExchangeId>,
 }
 
@@ -122,8 +126,9 @@ impl Calls {
         let id = CallId(self.last_call);
         let until = now.after(call.timeout).after(GRACE);
         let (cluster, most_bytes) = (Rc::clone(&call.cluster), call.most_bytes);
-        self.under_way
-            .insert(id, UnderWay { need, cluster, waiting, since: now, until, most_bytes });
+        let echoes = call.echoes.clone();
+        let under_way = UnderWay { need, cluster, waiting, since: now, until, most_bytes, echoes };
+        self.under_way.insert(id, under_way);
         id
     }
 
@@ -163,16 +168,19 @@ impl Gateway {
     #[must_use]
     pub fn finish_call(&self, id: CallId, outcome: CallOutcome, now: Timestamp) -> FinishedCall {
         let Some(call) = self.calls.borrow_mut().under_way.remove(&id) else {
-            return FinishedCall { id, learned: None, waiting: Vec::new() };
+            return FinishedCall { id, learned: None, echoed: false, waiting: Vec::new() };
         };
-        let outcome = outcome.bounded(call.most_bytes);
+        let (outcome, echoed) = call.echoes.masked_in(outcome.bounded(call.most_bytes));
         let fact = self.learn(&call.need, &outcome, call.since, now);
         let is_good = fact.as_ref().is_some_and(|fact| !fact.is_failure());
         let result = call_result(&outcome, is_good);
         self.metrics.call(&call.need, &call.cluster, result, now.since(call.since));
+        if call.need.is_answered_with_secrets() {
+            outcome.wipe();
+        }
         self.calls.borrow_mut().remember(&call.need, fact.as_ref(), now);
         let learned = fact.map(|fact| (call.need, fact));
-        FinishedCall { id, learned, waiting: call.waiting }
+        FinishedCall { id, learned, echoed, waiting: call.waiting }
     }
 
     /// What the gateway does by itself as time passes: calls that fetch anew what will end soon. The

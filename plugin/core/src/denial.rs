@@ -218,6 +218,8 @@ pub(crate) struct Denial {
     code: i64,
     message: String,
     data: Object,
+    /// The result that says it, in place of the error.
+    result: Option<Box<Object>>,
     headers: Vec<(&'static str, String)>,
 }
 
@@ -247,7 +249,8 @@ impl Denial {
         let (_, status, code) = reason.row();
         let mut data = Object::default();
         data.set("reason", Json::from(reason.as_str()));
-        Self { reason, status, code, message: message.into(), data, headers: Vec::new() }
+        let (message, headers) = (message.into(), Vec::new());
+        Self { reason, status, code, message, data, result: None, headers }
     }
 
     /// Answers with another HTTP status than the reason's own.
@@ -268,6 +271,12 @@ impl Denial {
         self
     }
 
+    /// Says it by a result, for clients that take one: a request without an id gets the error.
+    pub(crate) fn with_result(mut self, result: Object) -> Self {
+        self.result = Some(Box::new(result));
+        self
+    }
+
     /// Adds a response header.
     pub(crate) fn with_header(mut self, name: &'static str, value: String) -> Self {
         self.headers.push((name, value));
@@ -285,13 +294,21 @@ impl Denial {
         self.status
     }
 
-    /// The body of the answer: a JSON-RPC error for the request with this id.
+    /// The body of the answer: a JSON-RPC error, or the result in its place, for the request with this
+    /// id.
     pub(crate) fn body(&self, id: Option<&Id>) -> Vec<u8> {
         self.answer(id).to_bytes()
     }
 
-    /// The JSON-RPC error for the request with this id.
+    /// The answer to the request with this id.
     pub(crate) fn answer(&self, id: Option<&Id>) -> Json {
+        if let (Some(result), Some(id)) = (&self.result, id) {
+            let mut answer = Object::default();
+            answer.set("jsonrpc", "2.0".into());
+            answer.set("id", id.clone().into());
+            answer.set("result", Json::Object(Object::clone(result)));
+            return answer.into();
+        }
         error_response(id.cloned(), self.code, &self.message, Some(self.data.clone().into()))
     }
 

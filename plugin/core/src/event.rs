@@ -5,10 +5,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use toolgate_protocol::headers::Headers;
+use zeroize::Zeroize;
 
 use crate::audit::AuditRecord;
 use crate::calls::FinishedCall;
 use crate::config::Scheme;
+use crate::credentials::Echoes;
 use crate::denial::LocalReply;
 use crate::secret::Secret;
 
@@ -167,6 +169,8 @@ pub struct HttpCall {
     pub timeout: Duration,
     /// Largest answer that is read, in bytes. A host need not hand over a larger one.
     pub most_bytes: usize,
+    /// What the answer must not show of the credentials.
+    pub(crate) echoes: Echoes,
 }
 
 /// How a call went.
@@ -187,6 +191,13 @@ pub enum CallOutcome {
 }
 
 impl CallOutcome {
+    /// Overwrites the body: it held a secret, and its memory will be used again.
+    pub(crate) fn wipe(self) {
+        if let Self::Response { mut body, .. } = self {
+            body.zeroize();
+        }
+    }
+
     /// The outcome, without a body that is larger than this.
     pub(crate) fn bounded(self, most_bytes: usize) -> Self {
         match self {

@@ -18,7 +18,7 @@ use crate::audit::{AuditFields, AuditRecord, Outcome};
 use crate::batch::Admission;
 use crate::calls::{Begun, ExchangeId};
 use crate::cors;
-use crate::credentials::Injected;
+use crate::credentials::{EchoMask, Echoes, Injected};
 use crate::decide::Verdict;
 use crate::denial::{Denial, LocalReply, Reason};
 use crate::disclosure;
@@ -49,6 +49,8 @@ pub struct Exchange {
     origin: Option<String>,
     /// What the host vouches for.
     host: HostFacts,
+    /// Takes out of the answer what the server shows of its credentials.
+    mask: Option<EchoMask>,
 }
 
 enum Phase {
@@ -112,6 +114,7 @@ struct Step<'a> {
     id: &'a mut Option<ExchangeId>,
     origin: &'a mut Option<String>,
     host: &'a mut HostFacts,
+    mask: &'a mut Option<EchoMask>,
 }
 
 impl Exchange {
@@ -128,6 +131,7 @@ impl Exchange {
             id: None,
             origin: None,
             host: HostFacts::default(),
+            mask: None,
         }
     }
 
@@ -158,8 +162,15 @@ impl Exchange {
             id: &mut self.id,
             origin: &mut self.origin,
             host: &mut self.host,
+            mask: &mut self.mask,
         };
+        let body =
+            if let Event::ResponseBody { chunk, end } = event { Some((chunk, end)) } else { None };
+        let before = step.out.len();
         let (phase, flow) = phase.step(event, &mut step);
+        if let Some((chunk, end)) = body {
+            step.mask_body(chunk, end, before);
+        }
         let decided = matches!(phase, Phase::ExpectResponseHead { .. } | Phase::Replied);
         if decided && self.audit.decided_us.is_none() {
             self.audit.decided_us = Some(microseconds(now.since(began)));
@@ -203,7 +214,11 @@ impl Exchange {
     /// Whether the gateway has to see the response's body; otherwise the host need not read it.
     #[must_use]
     pub fn reads_response(&self) -> bool {
-        matches!(self.phase, Phase::FilterResponse { .. } | Phase::ExposeResponse { .. })
+        match self.phase {
+            Phase::FilterResponse { .. } | Phase::ExposeResponse { .. } => true,
+            Phase::Proxied => self.mask.is_some(),
+            _ => false,
+        }
     }
 
     fn close(&mut self, phase: &Phase, began: Timestamp, now: Timestamp) -> Box<AuditRecord> {
@@ -294,6 +309,7 @@ impl Phase {
                 Self::ExpectFacts { asked, mut facts, mut calls, rounds, since },
                 Event::CallDone(done),
             ) => {
+                step.audit.credential_echoed |= done.echoed;
                 if calls.remove(&done.id).is_some()
                     && let Some((need, fact)) = &done.learned
                 {
@@ -512,13 +528,19 @@ impl Step<'_> {
         end: bool,
     ) -> (Phase, Flow) {
         let Sent { filter_lists, exposure, injected } = sent;
+        *self.mask = EchoMask::new(Echoes::of(&injected));
         let answer = Answer::read(headers, end);
         self.audit.upstream_status = answer.status;
         let limits = &self.gateway.limits;
         let renewed = matches!(answer.status, Some(401 | 403))
             && self.gateway.refused_by_server(&injected, self.now);
-        let Handling { failure, mut edit, mut filter } =
-            answer.handling(filter_lists, Awaited::of(&asked), renewed, limits);
+        let Handling { failure, mut edit, mut filter } = answer.handling(
+            filter_lists,
+            Awaited::of(&asked),
+            renewed,
+            self.mask.is_some(),
+            limits,
+        );
         if renewed {
             self.audit.detail =
                 Some("the credential is forgotten; the next request fetches it".into());
@@ -551,6 +573,10 @@ impl Step<'_> {
             self.seal_session(&asked, headers, &mut edit);
         }
         disclosure::remove(headers, &mut edit);
+        if let Some(mask) = &mut *self.mask {
+            mask.mask_head(headers, &mut edit);
+            self.audit.credential_echoed |= mask.has_found();
+        }
         self.out.extend(edit.map(Effect::EditResponse));
         if let Some(filter) = exposing {
             return (Phase::ExposeResponse { filter }, Flow::Forward);
@@ -559,6 +585,26 @@ impl Step<'_> {
             Some(filter) => (Phase::FilterResponse { asked, filter }, Flow::Forward),
             None => (Phase::Proxied, Flow::Forward),
         }
+    }
+
+    /// Masks what goes on of a piece of the response's body: what the effects from `before` on put in
+    /// its place, or else the piece itself.
+    fn mask_body(&mut self, chunk: &[u8], end: bool, before: usize) {
+        let Some(mask) = &mut *self.mask else { return };
+        let mut effects = self.out.iter_mut().skip(before);
+        let replaced = effects.find_map(|effect| match effect {
+            Effect::ReplaceChunk(bytes) => Some(bytes),
+            _ => None,
+        });
+        match replaced {
+            Some(bytes) => {
+                if let Some(masked) = mask.push(bytes, end) {
+                    *bytes = masked;
+                }
+            }
+            None => self.out.extend(mask.push(chunk, end).map(Effect::ReplaceChunk)),
+        }
+        self.audit.credential_echoed |= mask.has_found();
     }
 
     /// Answers a client that asks where to log in, which needs no token and is for every page.

@@ -73,6 +73,18 @@ pub(crate) enum Stop {
     Answer(LocalReply),
 }
 
+impl Need {
+    /// Whether what answers it holds a secret.
+    pub(crate) fn is_answered_with_secrets(&self) -> bool {
+        match self {
+            Self::VaultLogin(_) | Self::LoginRenewal(_) => true,
+            Self::Credential(_) | Self::LeaseRenewal(_) => true,
+            Self::Keys(_) | Self::Introspection(_) => false,
+            Self::Era(..) | Self::Session(_) | Self::Catalogue(..) => false,
+        }
+    }
+}
+
 impl From<Denial> for Stop {
     fn from(denial: Denial) -> Self {
         Self::Deny(denial)

@@ -13,6 +13,7 @@ use toolgate_protocol::mcp::{self, Era, McpError, Operation, Version};
 
 use crate::audit::{AuditRecord, short_digest};
 use crate::batch::Batch;
+use crate::credentials::linking;
 use crate::denial::{Denial, Reason};
 use crate::event::{HostFacts, Timestamp};
 use crate::facts::{Facts, Stop};
@@ -95,6 +96,8 @@ pub(crate) struct Asked {
     pub(crate) rekeyed: Option<Rekeyed>,
     /// Whether the body is what the server of a portal reads.
     pub(crate) prepared: bool,
+    /// Whether the client was asked to link an account, and has answered.
+    pub(crate) has_linked: bool,
     /// The message as it goes on: the parsed one, serialised again. Taken when it is sent.
     pub(crate) body: Vec<u8>,
     /// Its length in bytes.
@@ -347,6 +350,7 @@ impl Asked {
             check_mirrors(&head.headers, &message)?;
         }
         let approval = approvals::take(&mut message)?;
+        let has_linked = era == Era::Modern && linking::take_answer(&mut message);
         let mut asked = Self {
             head,
             message: Some(message),
@@ -357,6 +361,7 @@ impl Asked {
             goal: None,
             rekeyed: None,
             prepared: false,
+            has_linked,
             body: Vec::new(),
             body_length: 0,
             approval,
@@ -380,6 +385,7 @@ impl Asked {
             goal: None,
             rekeyed: None,
             prepared: false,
+            has_linked: false,
             body: Vec::new(),
             body_length: 0,
             approval: None,

@@ -145,12 +145,13 @@ impl Answer {
     }
 
     /// How the answer to `message` is handled. `renewed` when the credential that it was sent with is
-    /// fetched anew for the next request.
+    /// fetched anew for the next request; `searched` when it is searched for that credential.
     pub(crate) fn handling(
         &self,
         filter_lists: bool,
         awaited: Awaited,
         renewed: bool,
+        searched: bool,
         limits: &Limits,
     ) -> Handling {
         let status = self.status.unwrap_or(0);
@@ -180,6 +181,10 @@ impl Answer {
             (200..=299 | 500.., Form::Other) if !self.end => {
                 refuse(Reason::ServerAnswer, "the server answered with something that is not MCP")
             }
+            _ if searched && self.encoded && !self.end => refuse(
+                Reason::ServerAnswer,
+                "the server answered in an encoding it was not asked for",
+            ),
             (200..=299, _) if filter_lists && self.encoded => refuse(
                 Reason::ServerAnswer,
                 "the server sent a list in an encoding it was not asked for",

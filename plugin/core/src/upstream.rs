@@ -54,8 +54,8 @@ pub(crate) fn request(
             if is_post { "application/json, text/event-stream" } else { "text/event-stream" };
         set("accept", accept.into());
     }
-    if filters {
-        // What may be edited must be readable.
+    if filters || !injected.is_empty() {
+        // What may be edited, or holds a credential, must be readable.
         set("accept-encoding", "identity".into());
     }
     if is_post {

@@ -13,6 +13,7 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use zeroize::Zeroize;
 
 pub use error::{JsonError, JsonFault};
 
@@ -150,6 +151,16 @@ impl Json {
     #[must_use]
     pub fn at(&self, path: &[&str]) -> Option<&Json> {
         path.iter().try_fold(self, |value, key| value.get(key))
+    }
+
+    /// Overwrites every text in it: it held a secret, and its memory will be used again.
+    pub fn wipe(&mut self) {
+        match self {
+            Self::String(text) => text.zeroize(),
+            Self::Array(values) => values.iter_mut().for_each(Self::wipe),
+            Self::Object(Object(members)) => members.iter_mut().for_each(|(_, value)| value.wipe()),
+            Self::Null | Self::Bool(_) | Self::Integer(_) | Self::Float(_) => {}
+        }
     }
 
     /// What kind of value this is, in the words of an error message.

@@ -1,16 +1,24 @@
-// A development server made of HashiCorp Vault's own core: KV v2, AppRole and the file audit
-// device, nothing else, everything in memory, on loopback. The demo and the tests use it where
+// A development server made of HashiCorp Vault's own core: KV, an engine that lends what was put into
+// it, AppRole, JWT and the file audit device, nothing else, everything in memory, on loopback. The demo
+// and the tests use it where
 // neither `bao` nor `vault` is installed; it is built from the Go module proxy, without the dozens
 // of cloud back ends of the full program. It is a test tool and no part of what Toolgate ships:
 // Vault's modules are under the Business Source License and stay where Go keeps them.
 //
-// Environment: VAULT_DEV_ROOT_TOKEN_ID, the root token to accept.
-// Arguments:   the address to listen on, for example 127.0.0.1:8200.
+// Environment: VAULT_DEV_ROOT_TOKEN_ID, the root token to accept;
+//
+//	VAULT_DEV_UNSEAL_KEY_FILE, a file to write the unseal key to, for tests that seal it.
+//
+// Arguments: the address to listen on, for example 127.0.0.1:8200; to listen with TLS, too, another
+// address, and files with a certificate and its key.
 package main
 
 import (
 	"context"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/signal"
@@ -18,6 +26,7 @@ import (
 	"syscall"
 
 	"github.com/hashicorp/go-hclog"
+	jwt "github.com/hashicorp/vault-plugin-auth-jwt"
 	kv "github.com/hashicorp/vault-plugin-secrets-kv"
 	"github.com/hashicorp/vault/audit"
 	"github.com/hashicorp/vault/builtin/credential/approle"
@@ -32,17 +41,17 @@ import (
 
 func main() {
 	token := os.Getenv("VAULT_DEV_ROOT_TOKEN_ID")
-	if len(os.Args) != 2 || token == "" {
-		fmt.Fprintln(os.Stderr, "usage: VAULT_DEV_ROOT_TOKEN_ID=<token> vault-server ADDRESS")
+	if (len(os.Args) != 2 && len(os.Args) != 5) || token == "" {
+		fmt.Fprintln(os.Stderr, "usage: VAULT_DEV_ROOT_TOKEN_ID=<token> vault-server ADDRESS [TLS_ADDRESS CERTIFICATE KEY]")
 		os.Exit(2)
 	}
-	if err := serve(os.Args[1], token); err != nil {
+	if err := serve(os.Args[1], os.Args[2:], token); err != nil {
 		fmt.Fprintln(os.Stderr, "vault-server:", err)
 		os.Exit(1)
 	}
 }
 
-func serve(address, token string) error {
+func serve(address string, tls []string, token string) error {
 	core, err := openCore(token)
 	if err != nil {
 		return err
@@ -51,19 +60,28 @@ func serve(address, token string) error {
 		Core:           core,
 		ListenerConfig: &configutil.Listener{Address: address},
 	})
-	server := &http.Server{Addr: address, Handler: handler}
-
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
-	go func() {
-		<-stop.Done()
-		_ = server.Close()
-	}()
-	fmt.Fprintln(os.Stderr, "vault-server: listening on", address)
-	if err := server.ListenAndServe(); err != http.ErrServerClosed {
-		return err
+	ended := make(chan error, 2)
+	servers := []*http.Server{{Addr: address, Handler: handler}}
+	go func() { ended <- servers[0].ListenAndServe() }()
+	if len(tls) == 3 {
+		secured := &http.Server{Addr: tls[0], Handler: handler}
+		servers = append(servers, secured)
+		go func() { ended <- secured.ListenAndServeTLS(tls[1], tls[2]) }()
 	}
-	return nil
+	fmt.Fprintln(os.Stderr, "vault-server: listening on", address)
+	select {
+	case <-stop.Done():
+	case err = <-ended:
+	}
+	for _, server := range servers {
+		_ = server.Close()
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
 }
 
 // openCore returns an initialised, unsealed core that accepts `token` as root and has KV v2 at secret/.
@@ -74,15 +92,13 @@ func openCore(token string) (*vault.Core, error) {
 		return nil, err
 	}
 	core, err := vault.NewCore(&vault.CoreConfig{
-		Physical:        storage,
-		Logger:          logger,
-		DisableMlock:    true,
-		AuditBackends:   map[string]audit.Factory{"file": audit.NewFileBackend},
-		LogicalBackends: map[string]logical.Factory{"kv": kv.Factory},
-		CredentialBackends: map[string]logical.Factory{
-			"approle": approle.Factory,
-		},
-		BuiltinRegistry: registry{},
+		Physical:           storage,
+		Logger:             logger,
+		DisableMlock:       true,
+		AuditBackends:      map[string]audit.Factory{"file": audit.NewFileBackend},
+		LogicalBackends:    secretEngines,
+		CredentialBackends: loginMethods,
+		BuiltinRegistry:    registry{},
 	})
 	if err != nil {
 		return nil, err
@@ -94,7 +110,14 @@ func openCore(token string) (*vault.Core, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := core.Unseal(opened.SecretShares[0]); err != nil {
+	if file := os.Getenv("VAULT_DEV_UNSEAL_KEY_FILE"); file != "" {
+		key := hex.EncodeToString(opened.SecretShares[0])
+		if err := os.WriteFile(file, []byte(key), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	// Unsealing wipes the key that it is given.
+	if _, err := core.Unseal(slices.Clone(opened.SecretShares[0])); err != nil {
 		return nil, err
 	}
 	requests := []*logical.Request{
@@ -120,30 +143,46 @@ func openCore(token string) (*vault.Core, error) {
 	return core, nil
 }
 
-// registry names the two plugins that are compiled in.
+// lending is the engine that lends: each read is a lease, as long as the field `ttl` says.
+const lending = "leased"
+
+var (
+	secretEngines = map[string]logical.Factory{
+		"kv":    kv.Factory,
+		lending: vault.LeasedPassthroughBackendFactory,
+	}
+	loginMethods = map[string]logical.Factory{
+		"approle": approle.Factory,
+		"jwt":     jwt.Factory,
+	}
+)
+
+// registry names the plugins that are compiled in.
 type registry struct{}
 
-func (registry) Keys(kind consts.PluginType) []string {
+func factories(kind consts.PluginType) map[string]logical.Factory {
 	switch kind {
 	case consts.PluginTypeCredential:
-		return []string{"approle"}
+		return loginMethods
 	case consts.PluginTypeSecrets:
-		return []string{"kv"}
+		return secretEngines
 	default:
 		return nil
 	}
 }
 
-func (r registry) Contains(name string, kind consts.PluginType) bool {
-	return slices.Contains(r.Keys(kind), name)
+func (registry) Keys(kind consts.PluginType) []string {
+	return slices.Sorted(maps.Keys(factories(kind)))
 }
 
-func (r registry) Get(name string, kind consts.PluginType) (func() (any, error), bool) {
-	factories := map[string]logical.Factory{"approle": approle.Factory, "kv": kv.Factory}
-	if !r.Contains(name, kind) {
-		return nil, false
-	}
-	return func() (any, error) { return factories[name], nil }, true
+func (registry) Contains(name string, kind consts.PluginType) bool {
+	_, found := factories(kind)[name]
+	return found
+}
+
+func (registry) Get(name string, kind consts.PluginType) (func() (any, error), bool) {
+	factory, found := factories(kind)[name]
+	return func() (any, error) { return factory, nil }, found
 }
 
 func (r registry) DeprecationStatus(name string, kind consts.PluginType) (consts.DeprecationStatus, bool) {

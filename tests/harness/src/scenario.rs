@@ -71,6 +71,8 @@ pub enum Behaviour {
     Error,
     /// Status 403 to every request.
     Forbidden,
+    /// Status 401 to every request.
+    Unauthorized,
     /// Status 200, declared as JSON, that is none.
     Garbage,
     /// Status 302 to somewhere else.
@@ -119,6 +121,10 @@ pub enum Behaviour {
     Updates,
     /// A server: one event of its stream is larger than the limit.
     HugeEvent,
+    /// A server: shows what it was sent, header fields and query, in its answers.
+    Echoes,
+    /// The same in an event stream.
+    EchoesEvents,
 }
 
 /// One request and what comes of it.

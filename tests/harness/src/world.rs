@@ -176,6 +176,7 @@ impl World {
             Behaviour::BadGateway => html(502),
             Behaviour::Error => reply(500, &json!({"errors": ["internal error"]})),
             Behaviour::Forbidden => reply(403, &json!({"errors": ["permission denied"]})),
+            Behaviour::Unauthorized => reply(401, &json!({"error": "invalid_token"})),
             Behaviour::Garbage => text(200, "application/json", "{\"data\": {\"da"),
             Behaviour::Redirect => Answer::Reply(Reply {
                 status: 302,
@@ -188,6 +189,7 @@ impl World {
             Behaviour::Both if asked.header("mcp-protocol-version") != Some("2026-07-28") => {
                 legacy(&mut state, &asked, behaviour)
             }
+            Behaviour::Echoes | Behaviour::EchoesEvents => echoing(&asked, behaviour),
             _ => server(&asked, behaviour),
         };
         match answer {
@@ -588,6 +590,34 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
             Answer::Reply(reply)
         }
     }
+}
+
+/// A server that shows what it was sent: as text, as JSON, as JSON within JSON, in a header field.
+fn echoing(asked: &Asked, behaviour: Behaviour) -> Answer {
+    let message: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+    let sent: serde_json::Map<_, _> =
+        asked.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let shown = format!("{} {}", asked.path, Value::Object(sent.clone()));
+    let result = match message.get("method").and_then(Value::as_str) {
+        Some("tools/list") => {
+            let tool = |name: &str| json!({"name": name, "description": shown, "inputSchema": {"type": "object"}});
+            json!({"tools": [tool("refund"), tool("echo")]})
+        }
+        _ => json!({"content": [{"type": "text", "text": shown}], "sent": sent}),
+    };
+    let answer = json!({"jsonrpc": "2.0", "id": message.get("id"), "result": result});
+    let answered = match behaviour {
+        Behaviour::EchoesEvents => stream(&[
+            json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "debug", "data": shown}}),
+            answer,
+        ]),
+        _ => reply(200, &answer),
+    };
+    let Answer::Reply(mut reply) = answered else { return answered };
+    reply.chunks = reply.chunks.concat().chunks(11).map(<[u8]>::to_vec).collect();
+    let credential = asked.header("x-billing-key").or_else(|| asked.header("authorization"));
+    reply.headers.push(("x-sent".into(), format!("with {}", credential.unwrap_or_default())));
+    Answer::Reply(reply)
 }
 
 /// What a server with rules of its own about sessions says to a request that breaks them.

@@ -3,13 +3,15 @@
 //     PORT=3010 node idp/server.mjs
 //
 // It registers clients (RFC 7591), issues JWT access tokens for one resource each (RFC 8707, RFC 9068),
-// answers introspection (RFC 7662) and binds tokens by DPoP (RFC 9449) where a client asks. Its keys are
+// answers introspection (RFC 7662) and binds tokens by DPoP (RFC 9449) where a client asks. With
+// SUBJECT_KEYS, a file with another issuer's keys, it exchanges that issuer's tokens (grants.mjs). Its keys are
 // made when it starts. Who logs in is said by `login_hint` in the authorization URL: there is no page to
 // type into. For tests there are, besides: `POST /test/rotate` makes a new signing key and keeps the old
 // ones published; `POST /test/algorithm` (RS256, ES256 or EdDSA as the body) says which signs from now on.
 import { createServer } from 'node:http';
 import { exportJWK, generateKeyPair } from 'jose';
 import { Provider } from 'oidc-provider';
+import { addGrants, grants } from './grants.mjs';
 
 const port = Number(process.env.PORT ?? '3010');
 const issuer = `http://127.0.0.1:${port}`;
@@ -26,6 +28,16 @@ async function key(alg) {
 let keys = [await key('RS256'), await key('ES256'), await key('EdDSA')];
 let algorithm = process.env.ALGORITHM ?? 'ES256';
 
+function resourceServerInfo(resource) {
+    return {
+        scope: scopes.join(' '),
+        audience: resource,
+        accessTokenTTL: 600,
+        accessTokenFormat: process.env.TOKEN_FORMAT ?? 'jwt',
+        jwt: { sign: { alg: algorithm } },
+    };
+}
+
 function provider() {
     const made = new Provider(issuer, {
         jwks: { keys },
@@ -36,7 +48,7 @@ function provider() {
                 client_secret: process.env.INTROSPECTION_SECRET ?? 'introspection-secret-of-the-tests',
                 redirect_uris: [],
                 response_types: [],
-                grant_types: ['client_credentials'],
+                grant_types: ['client_credentials', ...grants],
             },
         ],
         clientDefaults: { grant_types: ['authorization_code', 'refresh_token'] },
@@ -56,13 +68,7 @@ function provider() {
                 enabled: true,
                 defaultResource: () => undefined,
                 useGrantedResource: () => true,
-                getResourceServerInfo: (_context, resource) => ({
-                    scope: scopes.join(' '),
-                    audience: resource,
-                    accessTokenTTL: 600,
-                    accessTokenFormat: process.env.TOKEN_FORMAT ?? 'jwt',
-                    jwt: { sign: { alg: algorithm } },
-                }),
+                getResourceServerInfo: (_context, resource) => resourceServerInfo(resource),
             },
         },
         findAccount: (_context, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
@@ -70,6 +76,7 @@ function provider() {
         interactions: { url: (_context, interaction) => `/interaction/${interaction.uid}` },
     });
     made.proxy = false;
+    addGrants(made, Object.keys(groups), (resource) => new made.ResourceServer(resource, resourceServerInfo(resource)));
     return made;
 }
 

@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::linking;
 use super::vault::{Login, lease_answer, login_answer};
 use super::{
     CredentialError, Fetched, Injected, Lease, REFRESHED_AFTER, Source, Vault, VaultSecret,
-    VaultToken, Wanted, WantedLogin,
+    VaultToken, Wanted, WantedLogin, Written,
 };
 use crate::audit::{AuditRecord, digest, short_digest};
 use crate::denial::{Denial, Reason};
@@ -42,10 +43,16 @@ impl Gateway {
     ) -> Result<Vec<Injected>, Stop> {
         let mut injected = Vec::with_capacity(server.credentials.len());
         let mut needs = BTreeSet::new();
-        for injection in &server.credentials {
-            audit.credential = Some(Rc::clone(&injection.credential));
+        for (index, injection) in server.credentials.iter().enumerate() {
+            audit.credential = Some(match &audit.credential {
+                Some(before) if index > 0 => format!("{before},{}", injection.credential).into(),
+                _ => Rc::clone(&injection.credential),
+            });
             match self.credential(&injection.credential, asked, facts, now, audit) {
-                Ok(credential) => injected.push(credential),
+                Ok((wanted, fetched)) => {
+                    let secret_fields = Rc::clone(&injection.secret_fields);
+                    injected.push(Injected { wanted, fetched, secret_fields });
+                }
                 Err(Stop::Need(more)) => needs.extend(more),
                 Err(denied) => return Err(denied),
             }
@@ -60,39 +67,39 @@ impl Gateway {
         facts: &Facts,
         now: Timestamp,
         audit: &mut AuditRecord,
-    ) -> Result<Injected, Stop> {
+    ) -> Result<(Wanted, Rc<Fetched>), Stop> {
         let wanted = self.wanted(name, asked, audit)?;
         if let Some(result) = facts.credential(&wanted) {
             return match result {
                 Ok(fetched) => {
                     self.note(fetched, fetched.source, now, audit);
-                    Ok(Injected { wanted, fetched: Rc::clone(fetched) })
+                    Ok((wanted, Rc::clone(fetched)))
                 }
-                Err(error) => Err(self.refusal(&wanted, *error, audit).into()),
+                Err(error) => Err(self.refusal(&wanted, *error, asked, audit).into()),
             };
         }
         if let Some(Source::Static(fetched)) = self.source(name) {
             let fetched = fetched
                 .as_ref()
-                .ok_or_else(|| self.refusal(&wanted, CredentialError::Unset, audit))?;
+                .ok_or_else(|| self.refusal(&wanted, CredentialError::Unset, asked, audit))?;
             self.note(fetched, fetched.source, now, audit);
-            return Ok(Injected { wanted, fetched: Rc::clone(fetched) });
+            return Ok((wanted, Rc::clone(fetched)));
         }
         let at_hand = self.secrets.borrow().value(&wanted, now).map(Rc::clone);
         if let Some(fetched) = at_hand {
             self.note(&fetched, "cache", now, audit);
-            return Ok(Injected { wanted, fetched });
+            return Ok((wanted, fetched));
         }
         if let Some(Source::Vault(secret)) = self.source(name) {
             self.vault_token(secret, &wanted, facts, now).map_err(|missing| match missing {
                 MissingToken::Login(login) => Stop::from(Need::VaultLogin(login)),
-                MissingToken::Never(error) => self.refusal(&wanted, error, audit).into(),
+                MissingToken::Never(error) => self.refusal(&wanted, error, asked, audit).into(),
             })?;
         }
         if let Some(Source::Oauth(token)) = self.source(name)
             && self.token_endpoints.get(&token.endpoint).is_none_or(|e| e.client_secret.is_none())
         {
-            return Err(self.refusal(&wanted, CredentialError::Unset, audit).into());
+            return Err(self.refusal(&wanted, CredentialError::Unset, asked, audit).into());
         }
         Err(Need::Credential(wanted).into())
     }
@@ -148,7 +155,7 @@ impl Gateway {
                 if secret.path.is_per_caller() {
                     let path = secret.path.path(asked.head.caller()?).map_err(|error| {
                         audit.detail = Some(error.to_string());
-                        self.not_linked(name)
+                        self.not_linked(name, asked)
                     })?;
                     let path: Rc<str> = path.into();
                     wanted.per = Some(Rc::clone(&path));
@@ -165,7 +172,7 @@ impl Gateway {
         if needs_caller {
             let token = asked.head.bearer().ok_or_else(|| {
                 audit.detail = Some("the caller presented no token".into());
-                self.not_linked(name)
+                self.not_linked(name, asked)
             })?;
             // What one token may have is not for another, though the caller be the same.
             wanted.per = Some(digest(token.as_bytes()).into());
@@ -174,11 +181,17 @@ impl Gateway {
         Ok(wanted)
     }
 
-    fn refusal(&self, wanted: &Wanted, error: CredentialError, audit: &mut AuditRecord) -> Denial {
+    fn refusal(
+        &self,
+        wanted: &Wanted,
+        error: CredentialError,
+        asked: &Asked,
+        audit: &mut AuditRecord,
+    ) -> Denial {
         audit.detail = Some(error.to_string());
         match error {
             CredentialError::Missing | CredentialError::Forbidden if wanted.per.is_some() => {
-                self.not_linked(&wanted.name)
+                self.not_linked(&wanted.name, asked)
             }
             _ => Denial::new(
                 Reason::Credential,
@@ -188,17 +201,14 @@ impl Gateway {
     }
 
     /// There is nothing for this caller, and trying again will not help.
-    fn not_linked(&self, name: &Rc<str>) -> Denial {
+    fn not_linked(&self, name: &Rc<str>, asked: &Asked) -> Denial {
         let link = self.credentials.get(name).and_then(|credential| credential.link_url.as_deref());
         let Some(url) = link else {
             let message =
                 "there is no credential for you at this server; ask whoever runs the gateway";
             return Denial::new(Reason::CredentialNotLinked, message);
         };
-        let message = format!(
-            "no account is linked for you at this server: link one at {url}, then try again"
-        );
-        Denial::new(Reason::CredentialNotLinked, message).with_data("link_url", url.into())
+        linking::refusal(asked, url, || self.next_record_id())
     }
 
     /// The login that a secret of a vault is read with.
@@ -412,6 +422,7 @@ impl Gateway {
                     expires: now.after(lent),
                     used: Cell::new(old.used.get()),
                     is_used: Cell::new(false),
+                    written: Written::default(),
                 };
                 secrets.keep(wanted, &Rc::new(renewed), now);
                 Ok(())
@@ -431,7 +442,7 @@ impl Gateway {
     pub(crate) fn refused_by_server(&self, injected: &[Injected], now: Timestamp) -> bool {
         let mut secrets = self.secrets.borrow_mut();
         let mut forgotten = false;
-        for Injected { wanted, fetched } in injected {
+        for Injected { wanted, fetched, .. } in injected {
             let is_current =
                 secrets.value(wanted, now).is_some_and(|held| Rc::ptr_eq(held, fetched));
             if is_current && now.since(fetched.obtained) >= SURELY_CURRENT {

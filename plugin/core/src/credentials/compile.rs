@@ -140,7 +140,12 @@ impl Compiler<'_> {
             (format, None) => ("format", format.unwrap_or_else(|| "{}".into()), false),
         };
         match Format::parse(&text, fields.map_or(&[], Vec::as_slice), basic) {
-            Ok(format) => Some(Injection { credential: config.name.into(), place: place?, format }),
+            Ok(format) => Some(Injection {
+                credential: config.name.into(),
+                place: place?,
+                secret_fields: format.secret_fields(),
+                format,
+            }),
             Err(problem) => {
                 let help = "for example \"Bearer {}\"";
                 self.problem(format!("{path}.{key}"), format!("{text:?}: {problem}"), help);

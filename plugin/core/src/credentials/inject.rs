@@ -15,6 +15,8 @@ pub(crate) struct Injection {
     pub(crate) place: Place,
     /// The value.
     pub(crate) format: Format,
+    /// Numbers of the fields in it that nobody may see: all but a user's name.
+    pub(crate) secret_fields: Rc<[usize]>,
 }
 
 /// Where a credential goes.
@@ -46,6 +48,8 @@ pub(crate) struct Injected {
     /// What it was looked up by; it is forgotten when the server refuses it.
     pub(crate) wanted: Wanted,
     pub(crate) fetched: Rc<Fetched>,
+    /// Numbers of the fields that nobody may see.
+    pub(crate) secret_fields: Rc<[usize]>,
 }
 
 impl Format {
@@ -82,6 +86,17 @@ impl Format {
             return Err("user and password are separated by a colon".into());
         }
         Ok(Self { parts, basic })
+    }
+
+    /// Numbers of the fields that nobody may see: all but those that are the name of a user, before the
+    /// colon of the Basic scheme.
+    pub(crate) fn secret_fields(&self) -> Rc<[usize]> {
+        let is_colon = |part: &Part| matches!(part, Part::Text(text) if text.contains(':'));
+        let password = if self.basic { self.parts.iter().position(is_colon) } else { None };
+        let parts = self.parts.iter().skip(password.unwrap_or_default());
+        parts
+            .filter_map(|part| if let Part::Field(index) = part { Some(*index) } else { None })
+            .collect()
     }
 
     /// The value with the secret in it. `None` where the secret lacks a field, which it was checked for.

@@ -6,7 +6,9 @@
 mod broker;
 mod cache;
 mod compile;
+mod echo;
 mod inject;
+pub(crate) mod linking;
 mod oauth;
 pub(crate) mod passthrough;
 mod template;
@@ -19,6 +21,8 @@ use std::time::Duration;
 
 pub(crate) use self::cache::CredentialCache;
 pub(crate) use self::compile::Broker;
+use self::echo::Written;
+pub(crate) use self::echo::{EchoMask, Echoes};
 pub(crate) use self::inject::{Injected, Injection, Place, with_parameter};
 pub(crate) use self::oauth::{AccessToken, TokenEndpoint};
 pub(crate) use self::vault::{Vault, VaultSecret, VaultToken};
@@ -90,6 +94,8 @@ pub(crate) struct Fetched {
     pub(crate) used: Cell<Timestamp>,
     /// Whether one has used it since it was fetched.
     pub(crate) is_used: Cell<bool>,
+    /// How a server may write it that sends it back.
+    pub(crate) written: Written,
 }
 
 /// What a vault has lent.
@@ -159,6 +165,7 @@ impl Fetched {
             expires: never,
             used: Cell::default(),
             is_used: Cell::default(),
+            written: Written::default(),
         }
     }
 

@@ -13,7 +13,7 @@ use toolgate_protocol::json::Json;
 
 use super::template::percent_encoded;
 use super::vault::{Endpoint, answer, duration};
-use super::{CredentialError, Fetched, REFRESHED_AFTER, is_sendable};
+use super::{CredentialError, Fetched, REFRESHED_AFTER, Written, is_sendable};
 use crate::config::ClientAuthentication;
 use crate::event::{CallOutcome, FieldValue, HttpCall, Timestamp};
 use crate::secret::Secret;
@@ -142,6 +142,7 @@ impl AccessToken {
             expires: now.after(life.saturating_sub(MARGIN).max(Duration::from_secs(1))),
             used: Cell::new(now),
             is_used: Cell::new(false),
+            written: Written::default(),
         })
     }
 }

@@ -3,13 +3,16 @@
 //! The HTTP interface of Vault and OpenBao. Not here: which credential is needed (`broker`).
 
 use std::cell::Cell;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
 use toolgate_protocol::json::{Json, Object};
 
 use super::template::Template;
-use super::{CredentialError, Fetched, LARGEST_ANSWER, Lease, REFRESHED_AFTER, is_sendable};
+use super::{
+    CredentialError, Echoes, Fetched, LARGEST_ANSWER, Lease, REFRESHED_AFTER, Written, is_sendable,
+};
 use crate::config::Scheme;
 use crate::event::{CallOutcome, FieldValue, HttpCall, Timestamp};
 use crate::secret::Secret;
@@ -103,6 +106,7 @@ impl Endpoint {
             body: None,
             timeout: self.timeout,
             most_bytes: LARGEST_ANSWER,
+            echoes: Echoes::default(),
         }
     }
 }
@@ -213,6 +217,7 @@ impl VaultSecret {
             expires: now.after(life),
             used: Cell::new(now),
             is_used: Cell::new(false),
+            written: Written::default(),
         })
     }
 }
@@ -276,13 +281,30 @@ pub(super) fn duration(answer: &Json, name: &str) -> Option<Duration> {
     }
 }
 
+/// An answer that holds secrets: wiped when it has been read.
+pub(super) struct Answer(Json);
+
+impl Deref for Answer {
+    type Target = Json;
+
+    fn deref(&self) -> &Json {
+        &self.0
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.0.wipe();
+    }
+}
+
 /// The JSON of a successful answer.
-pub(super) fn answer(outcome: &CallOutcome) -> Result<Json, CredentialError> {
+pub(super) fn answer(outcome: &CallOutcome) -> Result<Answer, CredentialError> {
     match outcome {
         CallOutcome::Failed => Err(CredentialError::Unreachable),
         CallOutcome::TooLarge => Err(CredentialError::TooLarge),
         CallOutcome::Response { status: 200, body, .. } => {
-            Json::parse(body).map_err(|_| CredentialError::Garbage)
+            Json::parse(body).map(Answer).map_err(|_| CredentialError::Garbage)
         }
         CallOutcome::Response { status: 403, .. } => Err(CredentialError::Forbidden),
         CallOutcome::Response { status: 404, .. } => Err(CredentialError::Missing),

@@ -17,7 +17,7 @@ use toolgate_protocol::mcp::{
 };
 
 use super::answer::{self, Fault, Said};
-use crate::credentials::{Place, Wanted, with_parameter};
+use crate::credentials::{Echoes, Place, Wanted, with_parameter};
 use crate::event::{CallOutcome, FieldValue, HttpCall, Timestamp};
 use crate::facts::Facts;
 use crate::gateway::Gateway;
@@ -281,8 +281,11 @@ impl Gateway {
         }
         let mut credentials = Vec::new();
         let mut query: Option<Secret> = None;
+        let mut echoes = Echoes::default();
         for (injection, wanted) in server.credentials.iter().zip(&**access) {
-            let value = injection.format.filled(&*self.found(wanted, facts, now)?)?;
+            let fetched = self.found(wanted, facts, now)?;
+            echoes.add(&fetched, &injection.secret_fields);
+            let value = injection.format.filled(&fetched)?;
             match &injection.place {
                 Place::Header(name) => {
                     credentials.push((name.clone(), FieldValue::Secret(Rc::new(value))));
@@ -317,6 +320,7 @@ impl Gateway {
             body: Some(Secret::new(body)),
             timeout: federation.timeout,
             most_bytes: self.limits.list_bytes,
+            echoes,
         })
     }
 

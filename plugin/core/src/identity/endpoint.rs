@@ -6,6 +6,7 @@ use std::time::Duration;
 use toolgate_policy::Problem;
 
 use crate::config::Scheme;
+use crate::credentials::Echoes;
 use crate::event::{FieldValue, HttpCall};
 use crate::secret::Secret;
 
@@ -76,6 +77,7 @@ impl AuthorizationEndpoint {
             body: None,
             timeout: self.timeout,
             most_bytes,
+            echoes: Echoes::default(),
         }
     }
 

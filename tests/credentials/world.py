@@ -1,0 +1,428 @@
+"""What runs: Envoy with the plugin, a vault that is reached by TLS and through a front, an authorization
+server, and MCP servers that each want another kind of credential."""
+
+import base64
+import http.client
+import json
+import secrets
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jwt
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from stack import gateway, tools
+from stack.console import ROOT, StackError
+from stack.preparing import PLUGIN
+from stack.running import PEOPLE
+from stack.servers import VaultClient
+from stack.supervisor import POLL_SECONDS, Child, Supervisor
+
+from upstreams import Front, McpServer
+
+# What is meant to come comes sooner; on a busy machine nothing comes quickly.
+WITHIN_SECONDS = 60.0
+KEY_FILE = ROOT / "scripts" / "stack" / "demo-jwks.json"
+AUDIENCE = "http://127.0.0.1:10000/mcp"
+TTL_SECONDS = 3
+LONG_TTL_SECONDS = 600
+LEASE_SECONDS = 4
+LOGIN_SECONDS = 8
+LINK = "https://accounts.example/link"
+POLICIES = {
+    "toolgate": """
+path "secret/data/mcp/*" { capabilities = ["read"] }
+path "secret/data/users/*" { capabilities = ["read"] }
+path "lent/*" { capabilities = ["read"] }
+""",
+    # The vault's own rule: each person reads what is that person's.
+    "person": """
+path "secret/data/own/{{identity.entity.aliases.%s.name}}" { capabilities = ["read"] }
+""",
+}
+PERMIT_ALL = '@id("all") permit (principal, action, resource);'
+
+
+@dataclass
+class Answer:
+    """An answer as it came over HTTP."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 200 and '"result"' in self.text
+
+    def reason(self) -> str | None:
+        try:
+            return json.loads(self.text)["error"]["data"]["reason"]
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+@dataclass
+class World:
+    """Started by `start`, stopped by its supervisor; everything that leaves the gateway is in `home`."""
+
+    supervisor: Supervisor
+    home: Path
+    known: dict[str, str] = field(default_factory=dict)
+    """The secrets, by what they are."""
+    stored: dict[str, str] = field(default_factory=dict)
+    """What is in the vault, by its path: a vault that comes back has it again."""
+    records_read: int = 0
+
+    def __post_init__(self) -> None:
+        (self.port, self.admin_port, self.vault_port, self.tls_port, self.idp_port) = gateway.free_ports(5)
+        self.mcp = McpServer(self.home / "servers.seen")
+        self.front = Front(self.vault_port, self.home / "vault.seen")
+        self.access_log = self.home / "access.log"
+        self.client_log = self.home / "clients.log"
+        self.admin_log = self.home / "admin.log"
+        self.unseal_key = self.home / "unseal-key.seen"
+        self.certificate, self.certificate_key = self.home / "vault.crt", self.home / "vault.key"
+        self.root_token = self.plant("vault root token")
+        self.secret_id = self.plant("AppRole secret_id")
+        self.client_secret = self.plant("OAuth client secret")
+        self.tokens: dict[str, str] = {}
+
+    def plant(self, name: str) -> str:
+        """Makes a secret that nothing but the requests that it is for may show."""
+        self.known[name] = f"planted-{secrets.token_urlsafe(24)}"
+        return self.known[name]
+
+    # --- starting ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.mcp.start()
+        self.front.start()
+        self.make_certificate()
+        self.sign_in("alice", "bob", "carol", "dave", "erin", "frank")
+        node, idp = str(tools.node()), tools.PEERS / "idp"
+        tools.install_packages(idp)
+        variables = {"PORT": str(self.idp_port), "SUBJECT_KEYS": str(KEY_FILE), "INTROSPECTION_SECRET": self.client_secret}
+        provider = self.supervisor.start("provider", [node, "server.mjs"], variables, cwd=idp)
+        self.start_vault()
+        self.supervisor.wait_until_answers(provider, f"{self.issuer}/jwks", status=200)
+        self.trust_provider()
+        self.start_envoy()
+
+    @property
+    def issuer(self) -> str:
+        return f"http://127.0.0.1:{self.idp_port}"
+
+    def sign_in(self, *names: str) -> None:
+        command = [str(tools.python()), str(PEOPLE), *names]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True)
+        self.tokens |= json.loads(answer.stdout)
+        self.known |= {f"{name}'s token": token for name, token in self.tokens.items()}
+
+    def make_certificate(self) -> None:
+        """A certificate that is its own authority, for the vault."""
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        command += ["-days", "1", "-subj", "/CN=vault.example", "-addext", "subjectAltName=DNS:vault.example"]
+        command += ["-keyout", str(self.certificate_key), "-out", str(self.certificate)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def start_vault(self) -> None:
+        """Starts a vault without anything in it, and puts everything there."""
+        program = tools.built_vault()
+        if program is None:
+            raise StackError("the vault could not be built")
+        command = [str(program.program), f"127.0.0.1:{self.vault_port}"]
+        command += [f"127.0.0.1:{self.tls_port}", str(self.certificate), str(self.certificate_key)]
+        variables = {"VAULT_DEV_ROOT_TOKEN_ID": self.root_token, "VAULT_DEV_UNSEAL_KEY_FILE": str(self.unseal_key)}
+        child = self.supervisor.start("vault", command, variables, cwd=ROOT)
+        self.supervisor.wait_until_answers(child, f"{self.vault_address}/v1/sys/health", status=200)
+        self.vault = VaultClient(self.root_token, self.vault_address)
+        self.vault.wait_for_mount("secret/")
+        self.fill_vault()
+
+    @property
+    def vault_address(self) -> str:
+        return f"http://127.0.0.1:{self.vault_port}"
+
+    def fill_vault(self) -> None:
+        vault = self.vault
+        for path, value in self.stored.items():
+            vault.post(f"secret/data/{path}", {"data": {"key": value}})
+        if not self.stored:
+            for name in ("direct", "lasting"):
+                self.store(f"mcp/{name}", name)
+            for name in ("alice", "erin"):
+                self.store(f"users/{name}", f"{name} at front")
+            for name in ("alice", "bob"):
+                self.store(f"own/{name}", f"{name} at own")
+        vault.post("sys/mounts/lent", {"type": "leased"})
+        self.lend()
+        vault.post("sys/auth/approle", {"type": "approle"})
+        vault.post("sys/auth/jwt", {"type": "jwt"})
+        accessor = vault.get("sys/auth")["data"]["jwt/"]["accessor"]
+        vault.post("sys/policies/acl/toolgate", {"policy": POLICIES["toolgate"]})
+        vault.post("sys/policies/acl/person", {"policy": POLICIES["person"] % accessor})
+        login = {"token_policies": ["toolgate"], "token_ttl": f"{LOGIN_SECONDS}s", "token_max_ttl": "1h"}
+        vault.post("auth/approle/role/toolgate", login)
+        vault.post("auth/approle/role/toolgate/role-id", {"role_id": "toolgate"})
+        vault.post("auth/approle/role/toolgate/custom-secret-id", {"secret_id": self.secret_id})
+        key = jwt.PyJWK(json.loads(KEY_FILE.read_text())["keys"][0]).key
+        pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        vault.post("auth/jwt/config", {"jwt_validation_pubkeys": [pem]})
+        role = {"role_type": "jwt", "user_claim": "sub", "bound_audiences": [AUDIENCE], "token_policies": ["person"]}
+        vault.post("auth/jwt/role/person", role)
+
+    def store(self, path: str, name: str) -> str:
+        """Stores a new secret, which its server accepts from then on, besides those before it."""
+        value = self.plant(f"key {len(self.known)} of {name}")
+        server = name.rsplit(" ", 1)[-1]
+        before = self.mcp.accepts.get(server, lambda _: False)
+        self.mcp.accepts[server] = lambda headers: before(headers) or value in headers.get("x-api-key", "")
+        self.vault.post(f"secret/data/{path}", {"data": {"key": value}})
+        self.stored[path] = value
+        return value
+
+    def lend(self) -> None:
+        """Puts a password where each read of it is a lease."""
+        password = self.plant(f"password {len(self.known)} of lent")
+        before = self.mcp.accepts.get("lent", lambda _: False)
+        right = "Basic " + base64.b64encode(f"reports:{password}".encode()).decode()
+        self.mcp.accepts["lent"] = lambda headers: before(headers) or headers.get("authorization") == right
+        self.vault.post("lent/app", {"password": password, "username": "reports", "ttl": f"{LEASE_SECONDS}s"})
+
+    def trust_provider(self) -> None:
+        """Lets three servers verify the provider's tokens, each that they are for it, as servers do."""
+        keys = jwt.PyJWKClient(f"{self.issuer}/jwks")
+
+        def good(headers: dict[str, str], name: str) -> bool:
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            try:
+                key = keys.get_signing_key_from_jwt(token).key
+                claims = jwt.decode(token, key, ["ES256"], audience=self.resource(name), issuer=self.issuer)
+            except jwt.PyJWTError:
+                return False
+            self.known[f"access token {claims['jti']} of {name}"] = token
+            return scheme == "Bearer"
+
+        for name in ("client", "exchanged", "bearer"):
+            self.mcp.accepts[name] = lambda headers, name=name: good(headers, name)
+
+    def resource(self, name: str) -> str:
+        return f"https://{name}.example/mcp"
+
+    # --- Envoy ---------------------------------------------------------------------------------------
+
+    def start_envoy(self) -> None:
+        (self.home / "envoy.json").write_text(json.dumps(self.envoy_config(), indent=1))
+        self.envoy = self.run_envoy("envoy", self.home / "envoy.json", self.access_log)
+        self.supervisor.wait_until_answers(self.envoy, f"http://127.0.0.1:{self.admin_port}/ready", gateway.READY_SECONDS, 200)
+
+    def run_envoy(self, name: str, config: Path, access_log: Path) -> Child:
+        command = [str(tools.envoy()), "-c", str(config), "--disable-hot-restart", "--concurrency", "1"]
+        command += ["--file-flush-interval-msec", "100", "--component-log-level", "wasm:debug"]
+        variables = {
+            "TOOLGATE_ROLE_ID": "toolgate",
+            "TOOLGATE_SECRET_ID": self.secret_id,
+            "TOOLGATE_CLIENT_SECRET": self.client_secret,
+        }
+        return self.supervisor.start(name, command, variables, cwd=ROOT, stdout=access_log)
+
+    def envoy_config(self) -> Any:
+        ports = {"mcp": self.mcp.port, "front": self.front.port, "vault": self.tls_port, "provider": self.idp_port}
+        settings = gateway.Settings(PLUGIN, ports, PERMIT_ALL, more=self.plugin_config())
+        config = gateway.configured(gateway.yaml(gateway.ENVOY_CONFIG.read_text()), settings, self.port, self.admin_port)
+        for cluster in config["static_resources"]["clusters"]:
+            if cluster["name"] == "vault":
+                cluster["transport_socket"] = self.verified_tls()
+        manager = gateway.only(gateway.only(config["static_resources"]["listeners"])["filter_chains"])["filters"][0]
+        wasm = next(each for each in manager["typed_config"]["http_filters"] if each["name"] == "toolgate")
+        names = ["TOOLGATE_ROLE_ID", "TOOLGATE_SECRET_ID", "TOOLGATE_CLIENT_SECRET"]
+        wasm["typed_config"]["config"]["vm_config"]["environment_variables"] = {"host_env_keys": names}
+        return config
+
+    def verified_tls(self) -> Any:
+        exact = {"san_type": "DNS", "matcher": {"exact": "vault.example"}}
+        validation = {"trusted_ca": {"filename": str(self.certificate)}, "match_typed_subject_alt_names": [exact]}
+        return {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "sni": "vault.example",
+                "common_tls_context": {"validation_context": validation},
+            },
+        }
+
+    def plugin_config(self) -> dict[str, Any]:
+        def variable(name: str) -> dict[str, str]:
+            return {"environment": f"TOOLGATE_{name}"}
+
+        app_role = {"role_id": variable("ROLE_ID"), "secret_id": variable("SECRET_ID")}
+        endpoint = {"endpoint": "provider", "scope": "mcp:tools"}
+        key, bearer = {"header": "x-api-key"}, {"header": "Authorization", "format": "Bearer {}"}
+        attached = {
+            "direct": {"name": "direct", **key},
+            "lasting": {"name": "lasting", **key},
+            "front": {"name": "per-user", **key},
+            "own": {"name": "own", **key},
+            "lent": {"name": "lent", "basic": "{username}:{}"},
+            "client": {"name": "client", **bearer},
+            "exchanged": {"name": "exchanged", **bearer},
+            "bearer": {"name": "bearer", **bearer},
+        }
+
+        def kv(vault: str, path: str, ttl: int = TTL_SECONDS) -> dict[str, Any]:
+            stored = {"vault": vault, "path": path, "field": "key", "ttl_seconds": ttl}
+            return {"kv": stored | ({"link_url": LINK} if "{sub}" in path else {})}
+
+        def token(grant: str, name: str) -> dict[str, Any]:
+            linked = {} if grant == "client_credentials" else {"link_url": LINK}
+            return {grant: endpoint | {"resource": self.resource(name)} | linked}
+
+        return {
+            "servers": {
+                name: {"cluster": "mcp", "authority": f"{name}.example", "path": f"/{name}", "credential": credential}
+                for name, credential in attached.items()
+            },
+            "vaults": {
+                "direct": {"cluster": "vault", "authority": "vault.example", "login": {"app_role": app_role}},
+                "front": {"cluster": "front", "authority": "vault.example", "login": {"app_role": app_role}},
+                "callers": {"cluster": "front", "authority": "vault.example", "login": {"jwt": {"role": "person"}}},
+            },
+            "token_endpoints": {
+                "provider": {
+                    "cluster": "provider",
+                    "authority": f"127.0.0.1:{self.idp_port}",
+                    "path": "/token",
+                    "client_id": "toolgate",
+                    "client_secret": variable("CLIENT_SECRET"),
+                }
+            },
+            "credentials": {
+                "direct": kv("direct", "mcp/direct"),
+                "lasting": kv("direct", "mcp/lasting", LONG_TTL_SECONDS),
+                "per-user": kv("front", "users/{sub}"),
+                "own": kv("callers", "own/{sub}"),
+                "lent": {"dynamic": {"vault": "direct", "path": "lent/app", "field": "password", "fields": ["username"]}},
+                "client": token("client_credentials", "client"),
+                "exchanged": token("token_exchange", "exchanged"),
+                "bearer": token("jwt_bearer", "bearer"),
+            },
+        }
+
+    # --- what clients do, and what is seen -----------------------------------------------------------
+
+    def call(self, server: str, person: str = "alice", tool: str = "do") -> Answer:
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": {}}}
+        headers = {
+            "content-type": "application/json",
+            "accept": "application/json, text/event-stream",
+            "authorization": f"Bearer {self.tokens[person]}",
+        }
+        began = time.monotonic()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request("POST", f"/mcp/{server}", json.dumps(message), headers)
+            response = connection.getresponse()
+            text = response.read().decode(errors="replace")
+        finally:
+            connection.close()
+        answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, text, time.monotonic() - began)
+        with self.client_log.open("a") as log:
+            log.write(f"{server} {person}: {answer.status} {json.dumps(answer.headers)}\n{text}\n")
+        return answer
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records that came since the last time, once every exchange has its own."""
+        deadline = time.monotonic() + WITHIN_SECONDS
+        while True:
+            stats = dict(line.split(": ", 1) for line in self.admin("/stats?filter=http.mcp.downstream_rq").splitlines())
+            began, active = int(stats["http.mcp.downstream_rq_total"]), int(stats["http.mcp.downstream_rq_active"])
+            lines = self.access_log.read_text().splitlines()
+            if (active == 0 and len(lines) >= began) or time.monotonic() > deadline:
+                break
+            time.sleep(POLL_SECONDS)
+        new = lines[self.records_read :]
+        self.records_read = len(lines)
+        return [json.loads(json.loads(line)["record"]) for line in new]
+
+    def admin(self, path: str) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=30)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().read().decode(errors="replace")
+        finally:
+            connection.close()
+
+    def keep_admin(self) -> None:
+        """Keeps what Envoy's admin interface shows."""
+        with self.admin_log.open("a") as log:
+            for path in ("/config_dump?include_eds", "/stats", "/clusters", "/listeners", "/server_info", "/certs", "/runtime"):
+                log.write(self.admin(path))
+
+    def seal(self) -> None:
+        self.vault.put("sys/seal")
+
+    def unseal(self) -> None:
+        self.vault.put("sys/unseal", {"key": self.unseal_key.read_text()})
+
+    def approle_tokens(self) -> dict[str, dict[str, Any]]:
+        """The gateway's tokens at the vault, by accessor."""
+        tokens = {}
+        for accessor in self.vault.keys("auth/token/accessors"):
+            try:
+                data = self.vault.post("auth/token/lookup-accessor", {"accessor": accessor})["data"]
+            except StackError:
+                continue  # It has ended meanwhile.
+            if data["path"] == "auth/approle/login":
+                tokens[accessor] = data
+        return tokens
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """What it comes to be, once that is true; its last value where that does not happen in time."""
+    deadline = time.monotonic() + WITHIN_SECONDS
+    while not (value := condition()) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return value
+
+
+class Load:
+    """Calls servers, one call after the other, for as long as its block lasts."""
+
+    def __init__(self, world: World, *names: str) -> None:
+        self.world, self.names = world, names
+        self.answers: list[tuple[str, Answer]] = []
+        self.failed: list[str] = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(name,), daemon=True) for name in names]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, name: str) -> None:
+        while not self._over.is_set():
+            try:
+                answer = self.world.call(name)
+            except OSError as error:
+                self.failed.append(f"{name}: {error}")
+                continue
+            self.answers.append((name, answer))
+            if not answer.ok:
+                self.failed.append(f"{name}: {answer.status} {answer.text}")
+            self._over.wait(POLL_SECONDS)
+
+    def longest(self) -> float:
+        return max((answer.seconds for _, answer in self.answers), default=0.0)
