@@ -104,6 +104,7 @@ def envoy(part: "Part") -> None:
     if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy"):
         program = answer("scripts/fetch", "envoy").split()[-1]
         part.verify("the vault's cluster", "tests/credentials/validate", program)
+        part.verify("a server's cluster", "tests/federation/validate", program)
         part.run("scenarios", *harness("envoy"), env={"ENVOY": str(ROOT / program)})
         part.run("calls", *harness("envoy_calls"), env={"ENVOY": str(ROOT / program)})
 
@@ -116,7 +117,7 @@ def kong(part: "Part") -> None:
 
 def conformance(part: "Part") -> None:
     """the official conformance suite, directly and through the gateway; writes docs/conformance.md"""
-    if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy", "python"):
+    if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy", "python", "node", "fastmcp"):
         part.run("conformance", "tests/conformance/run")
 
 
@@ -153,7 +154,7 @@ def credentials(part: "Part") -> None:
 
 def federation(part: "Part") -> None:
     """twenty-five real servers behind one endpoint of two Envoys, some of them failing under load"""
-    if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy", "python", "node", "fastmcp"):
+    if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy", "python", "node", "fastmcp", "rmcp"):
         part.run("federation", "tests/federation/run")
 
 

@@ -3,7 +3,7 @@
 import json
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,17 +61,54 @@ class Settings:
     """Further fields of the plugin's configuration."""
     workers: int = 1
     name: str = "envoy"
+    port: int = 0
+    """Where it listens; the system chooses where 0."""
+    cluster: Any = None
+    """What every server's cluster is like; as in envoy/envoy.yaml where None."""
+    dynamic: bool = False
+    """Whether listeners and clusters are in files of their own, which `reconfigure` replaces."""
 
 
 def start(supervisor: Supervisor, home: Path, settings: Settings) -> Gateway:
     """Starts Envoy with the plugin in front of servers; see `Gateway.wait`."""
     port, admin_port = free_ports(2)
+    port = settings.port or port
     config = home / "envoy.json"
-    config.write_text(json.dumps(configured(yaml(ENVOY_CONFIG.read_text()), settings, port, admin_port), indent=2))
+    made = configured(yaml(ENVOY_CONFIG.read_text()), settings, port, admin_port)
+    if settings.dynamic:
+        write_resources(home, made, DYNAMIC)
+        made["static_resources"] = {}
+        made["node"] = {"id": settings.name, "cluster": "test"}
+        made["dynamic_resources"] = {
+            f"{kind}_config": {"path_config_source": {"path": str(home / f"{kind}.json")}} for kind in DYNAMIC
+        }
+    config.write_text(json.dumps(made, indent=2))
     command = [str(tools.envoy()), "-c", str(config), "--disable-hot-restart", "--file-flush-interval-msec", "100"]
     command += ["--component-log-level", "main:warning", "--concurrency", str(settings.workers)]
     child = supervisor.start(settings.name, command, cwd=ROOT, stdout=home / "access.log")
     return Gateway(child, port, admin_port)
+
+
+DYNAMIC = {
+    "cds": ("clusters", "type.googleapis.com/envoy.config.cluster.v3.Cluster"),
+    "lds": ("listeners", "type.googleapis.com/envoy.config.listener.v3.Listener"),
+}
+
+
+def reconfigure(home: Path, settings: Settings, envoy: Gateway, *kinds: str) -> None:
+    """Replaces files of a dynamic Envoy, `cds` or `lds`, in this order."""
+    made = configured(yaml(ENVOY_CONFIG.read_text()), settings, envoy.port, envoy.admin_port)
+    write_resources(home, made, kinds)
+
+
+def write_resources(home: Path, made: Any, kinds: Iterable[str]) -> None:
+    for kind in kinds:
+        member, of_type = DYNAMIC[kind]
+        resources = [{"@type": of_type} | each for each in made["static_resources"][member]]
+        # Moved into its place, as Envoy wants it: it never reads half a file.
+        new = home / f"{kind}.new"
+        new.write_text(json.dumps({"resources": resources}, indent=2))
+        new.replace(home / f"{kind}.json")
 
 
 def yaml(text: str) -> Any:
@@ -103,15 +140,18 @@ def configured(config: Any, settings: Settings, port: int, admin_port: int) -> A
     for unused in ("vaults", "credentials"):
         plugin.pop(unused, None)
     plugin.update(settings.more)
-    resources["clusters"] = [cluster(resources["clusters"][0], name, at) for name, at in settings.servers.items()]
+    sample = settings.cluster or resources["clusters"][0]
+    resources["clusters"] = [cluster(sample, name, at) for name, at in settings.servers.items()]
     return config
 
 
 def cluster(sample: Any, name: str, port: int) -> Any:
     made = json.loads(json.dumps(sample))
     made["name"] = made["load_assignment"]["cluster_name"] = name
-    endpoint = only(only(made["load_assignment"]["endpoints"])["lb_endpoints"])["endpoint"]
-    endpoint["address"]["socket_address"]["port_value"] = port
+    endpoints = only(made["load_assignment"]["endpoints"])
+    # A server of a test has one address, whatever the sample has.
+    endpoints["lb_endpoints"] = endpoints["lb_endpoints"][:1]
+    only(endpoints["lb_endpoints"])["endpoint"]["address"]["socket_address"]["port_value"] = port
     return made
 
 

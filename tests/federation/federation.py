@@ -1,11 +1,12 @@
 """`tests/federation/run`: many real servers behind one endpoint, on two Envoys, with some of them failing.
 
-The servers are those of tests/peers, on four SDKs, in both eras, several of each. Two Envoys with the
+The servers are those of tests/peers, on five SDKs, in both eras, several of each. Two Envoys with the
 plugin stand in front of all of them, the first with two workers, and share the key of session ids. What
 is checked: one list of all, asked of the servers once; calls and resources at every server in both eras;
-sessions that any worker of either Envoy knows; official clients at the one endpoint; and that while
-servers are killed, frozen and started again under load no call to a healthy one fails and no list waits
-for a sick one.
+sessions that any worker of either Envoy knows; official clients at the one endpoint; gateways behind
+gateways (chain.py); that servers join and leave by configuration, and keys are replaced, while calls and a
+stream go on (reload.py); and that while servers are killed, frozen and started again under load no call to a
+healthy one fails and no list waits for a sick one.
 
     tests/federation/run                  twenty-five servers; a few minutes
     tests/federation/run --servers 8      fewer
@@ -14,7 +15,6 @@ Everything of the last run is under target/federation. Standard library only.
 """
 
 import argparse
-import http.client
 import json
 import os
 import shutil
@@ -23,11 +23,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import chain
+import reload
+from asking import LEGACY, MODERN, Checks, Endpoint, settled
 from matrix import peers
 from stack import gateway, tools
 from stack.console import ROOT, TARGET, StackError, fail, heading, say
@@ -35,117 +37,24 @@ from stack.supervisor import Supervisor
 
 HOME = TARGET / "federation"
 PLUGIN = TARGET / "toolgate.wasm"
-KINDS = ("ts-v1", "ts-v2", "python", "fastmcp")
+KINDS = ("ts-v1", "ts-v2", "python", "fastmcp", "rmcp")
+CLIENTS = (
+    ("ts-v1", "legacy"),
+    ("ts-v2", "modern"),
+    ("python", "legacy"),
+    ("python", "modern"),
+    ("fastmcp", "auto"),
+    ("rmcp", "legacy"),
+    ("rmcp", "modern"),
+)
 SERVERS = 25
 TIMEOUT_MS = 1500
 LOAD_SECONDS = 8.0
+# A stream that is to outlast changes of the configuration.
+WAIT_MS = 300_000
 RECOVERY_SECONDS = 60.0
 SESSION_KEY = "only-for-tests-0123456789abcdef-0123456789"
-MODERN = "2026-07-28"
-LEGACY = "2025-11-25"
-META = {
-    "io.modelcontextprotocol/protocolVersion": MODERN,
-    "io.modelcontextprotocol/clientCapabilities": {},
-    "io.modelcontextprotocol/clientInfo": {"name": "federation", "version": "1"},
-}
 HIDDEN = "secret"
-
-
-@dataclass
-class Answer:
-    """What came back."""
-
-    status: int
-    headers: dict[str, str]
-    message: dict[str, Any]
-    seconds: float
-
-
-@dataclass
-class Endpoint:
-    """A client of one Envoy's endpoint, on a connection of its own."""
-
-    port: int
-    token: str
-    session: str | None = None
-    path: str = "/mcp"
-    last_id: int = 0
-    connection: http.client.HTTPConnection | None = None
-
-    def ask(self, method: str, params: dict[str, Any] | None = None, *, era: str = MODERN, timeout: float = 30) -> Answer:
-        self.last_id += 1
-        params = dict(params or {})
-        headers = {
-            "authorization": f"Bearer {self.token}",
-            "content-type": "application/json",
-            "accept": "application/json, text/event-stream",
-        }
-        if era == MODERN:
-            params["_meta"] = META | params.get("_meta", {})
-            headers |= {"mcp-protocol-version": MODERN, "mcp-method": method}
-            if name := params.get("name") or params.get("uri"):
-                headers["mcp-name"] = name
-        elif method != "initialize":
-            headers["mcp-protocol-version"] = LEGACY
-            if self.session:
-                headers["mcp-session-id"] = self.session
-        body = {"jsonrpc": "2.0", "id": self.last_id, "method": method, "params": params}
-        began = time.monotonic()
-        if self.connection is None:
-            self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        try:
-            self.connection.request("POST", self.path, json.dumps(body), headers)
-            response = self.connection.getresponse()
-            text = response.read().decode()
-        except OSError:
-            self.connection.close()
-            self.connection = None
-            raise
-        message = last_message(text, self.last_id)
-        seconds = time.monotonic() - began
-        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, message, seconds)
-
-    def tools(self, era: str = MODERN) -> tuple[list[str], dict[str, str], Answer]:
-        """The names of the tools, the servers that are left out, and the answer."""
-        answer = self.ask("tools/list", era=era)
-        result = answer.message.get("result", {})
-        left_out = result.get("_meta", {}).get("dev.toolgate/leftOut", [])
-        names = [tool["name"] for tool in result.get("tools", [])]
-        return names, {note["server"]: note["reason"] for note in left_out}, answer
-
-    def echo(self, server: str, text: str, era: str = MODERN) -> str | None:
-        """What the tool `echo` of a server says; None if it is not heard."""
-        answer = self.ask("tools/call", {"name": f"{server}__echo", "arguments": {"text": text}}, era=era)
-        content = answer.message.get("result", {}).get("content", [])
-        return content[0].get("text") if answer.status == 200 and content else None
-
-
-def last_message(text: str, wanted: int) -> dict[str, Any]:
-    """The answer in a body that is JSON or an event stream."""
-    texts = [text]
-    if not text.lstrip().startswith("{"):
-        texts = [line.removeprefix("data:") for line in text.splitlines() if line.startswith("data:")]
-    for each in reversed(texts):
-        try:
-            message = json.loads(each)
-        except ValueError:
-            continue
-        if isinstance(message, dict) and "method" not in message and message.get("id") in (wanted, None):
-            return message
-    return {}
-
-
-@dataclass
-class Checks:
-    """Counts what holds and says what does not."""
-
-    passed: int = 0
-    failed: int = 0
-
-    def that(self, claim: str, holds: bool, otherwise: object = "") -> None:
-        self.passed += holds
-        self.failed += not holds
-        say(f"{'ok    ' if holds else 'FAILED'} {claim}" + ("" if holds else f": {otherwise}"))
 
 
 @dataclass
@@ -165,6 +74,7 @@ class Place:
         kind = name.rsplit("-", 1)[0]
         server = next(each for each in peers.ALL_SERVERS if each.name == kind)
         environment = {"PORT": str(self.ports[name]), "REQUEST_LOG": str(HOME / f"{name}.jsonl")}
+        environment["WAIT_MS"] = str(WAIT_MS)
         self.supervisor.start(name, server.command(self.programs), environment, cwd=peers.SERVERS)
 
     def ready(self, name: str) -> None:
@@ -197,6 +107,8 @@ def main() -> None:
         calling(place, checks)
         sessions(place, checks)
         official_clients(place, checks)
+        chain.run(supervisor, HOME, PLUGIN, place.ports, place.token, checks)
+        reload.run(supervisor, HOME, PLUGIN, place.ports, place.token, checks)
         trouble(place, checks)
     say("")
     print(f"{checks.passed} passed, {checks.failed} failed", flush=True)
@@ -207,7 +119,7 @@ def started(supervisor: Supervisor, count: int) -> Place:
     heading(f"Starting {count} servers and two Envoys")
     names = [f"{KINDS[index % len(KINDS)]}-{index + 1:02}" for index in range(count)]
     ports = dict(zip(names, gateway.free_ports(count), strict=True))
-    programs = peers.Programs(tools.python(), tools.node(), tools.fastmcp(), Path())
+    programs = peers.Programs(tools.python(), tools.node(), tools.fastmcp(), tools.rmcp())
     place = Place(supervisor, programs, ports)
     for first in range(0, count, 5):
         # A few at a time: all at once would keep a small machine from answering at all.
@@ -220,7 +132,9 @@ def started(supervisor: Supervisor, count: int) -> Place:
     for name, workers in (("one", 2), ("two", 1)):
         home = HOME / name
         home.mkdir()
-        settings = gateway.Settings(PLUGIN, ports, peers.POLICY, more=more, workers=workers, name=f"envoy-{name}")
+        settings = gateway.Settings(
+            PLUGIN, ports, peers.POLICY, more=more, workers=workers, name=f"envoy-{name}", cluster=server_cluster()
+        )
         envoy = gateway.start(supervisor, home, settings)
         envoy.wait(supervisor)
         place.envoys.append(envoy)
@@ -228,14 +142,10 @@ def started(supervisor: Supervisor, count: int) -> Place:
     return place
 
 
-def settled(what: Callable[[], bool], within: float) -> bool:
-    """Whether something becomes true in time."""
-    until = time.monotonic() + within
-    while time.monotonic() < until:
-        if what():
-            return True
-        threading.Event().wait(0.2)
-    return what()
+def server_cluster() -> Any:
+    """The cluster of the example, with circuit breaking and outlier detection."""
+    example = gateway.yaml((ROOT / "envoy" / "server-cluster.yaml").read_text())
+    return gateway.only(example["static_resources"]["clusters"])
 
 
 def listing(place: Place, checks: Checks) -> None:
@@ -317,7 +227,7 @@ def official_clients(place: Place, checks: Checks) -> None:
     heading("Official clients at the one endpoint")
     url = f"http://127.0.0.1:{place.envoys[0].port}/mcp"
     servers = list(place.ports)
-    for kind, era in (("ts-v1", "legacy"), ("ts-v2", "modern"), ("python", "legacy"), ("python", "modern"), ("fastmcp", "auto")):
+    for kind, era in CLIENTS:
         client = next(each for each in peers.ALL_CLIENTS if each.name == kind)
         words = ["tools"]
         for server in servers[:4]:

@@ -24,21 +24,25 @@ async def ask_name() -> Elicit[Name]:
 
 @server.tool(structured_output=False)
 async def echo(text: str) -> str:
+    """Says what it is told."""
     return text
 
 
 @server.tool(structured_output=False)
 async def add(a: int, b: int) -> str:
+    """Adds two numbers."""
     return str(a + b)
 
 
 @server.tool(structured_output=False)
 async def secret() -> str:
+    """Is not for everybody."""
     return "a secret"
 
 
 @server.tool(structured_output=False)
 async def work(context: Context) -> str:
+    """Reports progress while it works."""
     for step in range(1, serving.STEPS + 1):
         await asyncio.sleep(serving.STEP_SECONDS)
         await context.report_progress(step, serving.STEPS)
@@ -47,11 +51,13 @@ async def work(context: Context) -> str:
 
 @server.tool(structured_output=False)
 async def ask(answer: Annotated[ElicitationResult[Name], Resolve(ask_name)]) -> str:
+    """Asks the user for a name."""
     return f"hello {answer.data.name}" if isinstance(answer, AcceptedElicitation) else answer.action
 
 
 @server.tool(structured_output=False)
 async def wait(key: str, context: Context) -> str:
+    """Waits until it is cancelled."""
     async with serving.noting_cancellation(key):
         await context.report_progress(1, serving.STEPS)
         await serving.wait()
@@ -60,16 +66,19 @@ async def wait(key: str, context: Context) -> str:
 
 @server.tool(structured_output=False)
 async def was_cancelled(key: str) -> str:
+    """Tells whether a wait was cancelled."""
     return await serving.was_cancelled(key)
 
 
 @server.prompt()
 def greeting(name: str) -> str:
+    """Asks for a greeting."""
     return f"Greet {name}."
 
 
 @server.prompt("secret")
 def secret_prompt() -> str:
+    """Is not for everybody."""
     return "a secret"
 
 

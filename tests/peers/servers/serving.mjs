@@ -4,6 +4,7 @@
 // Environment:
 //   PORT         where it listens; required
 //   REQUEST_LOG  file that gets one JSON line for each answered HTTP request but `/ready`; required
+//   WAIT_MS      the longest that the tool `wait` waits; 20 seconds
 import { appendFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { setTimeout as passed } from 'node:timers/promises';
@@ -19,7 +20,7 @@ export const STEPS = 4;
 /** How long `work` works before each of its notifications. */
 export const STEP_MS = 120;
 /** The longest that `wait` waits, and `was_cancelled` for it. */
-const WAIT_MS = 20_000;
+const WAIT_MS = Number(process.env.WAIT_MS ?? 20_000);
 const WAS_CANCELLED_MS = 2_000;
 
 /** Listens at /mcp and hands every request over, with its body as JSON. */

@@ -57,8 +57,8 @@ function peer() {
     tool('was_cancelled', { key: z.string() }, async ({ key }) => says(await wasCancelled(key)));
 
     const asked = text => ({ messages: [{ role: 'user', content: { type: 'text', text } }] });
-    server.registerPrompt('greeting', { argsSchema: { name: z.string() } }, ({ name }) => asked(`Greet ${name}.`));
-    server.registerPrompt('secret', {}, () => asked('a secret'));
+    server.registerPrompt('greeting', { description: 'Asks for a greeting.', argsSchema: { name: z.string() } }, ({ name }) => asked(`Greet ${name}.`));
+    server.registerPrompt('secret', { description: 'Is not for everybody.' }, () => asked('a secret'));
 
     const holds = text => uri => ({ contents: [{ uri: uri.href, mimeType: 'text/plain', text }] });
     server.registerResource('about', 'peer://about', {}, holds('A peer.'));

@@ -69,8 +69,8 @@ function peer() {
 
     const asked = text => ({ messages: [{ role: 'user', content: { type: 'text', text } }] });
     const argsSchema = z.object({ name: z.string() });
-    server.registerPrompt('greeting', { argsSchema }, ({ name }) => asked(`Greet ${name}.`));
-    server.registerPrompt('secret', {}, () => asked('a secret'));
+    server.registerPrompt('greeting', { description: 'Asks for a greeting.', argsSchema }, ({ name }) => asked(`Greet ${name}.`));
+    server.registerPrompt('secret', { description: 'Is not for everybody.' }, () => asked('a secret'));
 
     const holds = text => uri => ({ contents: [{ uri: uri.href, mimeType: 'text/plain', text }] });
     server.registerResource('about', 'peer://about', {}, holds('A peer.'));

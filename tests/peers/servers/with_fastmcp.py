@@ -17,21 +17,25 @@ class Name(BaseModel):
 
 @server.tool(output_schema=None)
 async def echo(text: str) -> str:
+    """Says what it is told."""
     return text
 
 
 @server.tool(output_schema=None)
 async def add(a: int, b: int) -> str:
+    """Adds two numbers."""
     return str(a + b)
 
 
 @server.tool(output_schema=None)
 async def secret() -> str:
+    """Is not for everybody."""
     return "a secret"
 
 
 @server.tool(output_schema=None)
 async def work(context: Context) -> str:
+    """Reports progress while it works."""
     for step in range(1, serving.STEPS + 1):
         await asyncio.sleep(serving.STEP_SECONDS)
         await context.report_progress(step, serving.STEPS)
@@ -53,6 +57,7 @@ async def ask(context: Context) -> str | InputRequiredResult:
 
 @server.tool(output_schema=None)
 async def wait(key: str, context: Context) -> str:
+    """Waits until it is cancelled."""
     async with serving.noting_cancellation(key):
         await context.report_progress(1, serving.STEPS)
         await serving.wait()
@@ -61,16 +66,19 @@ async def wait(key: str, context: Context) -> str:
 
 @server.tool(output_schema=None)
 async def was_cancelled(key: str) -> str:
+    """Tells whether a wait was cancelled."""
     return await serving.was_cancelled(key)
 
 
 @server.prompt
 def greeting(name: str) -> str:
+    """Asks for a greeting."""
     return f"Greet {name}."
 
 
 @server.prompt("secret")
 def secret_prompt() -> str:
+    """Is not for everybody."""
     return "a secret"
 
 
