@@ -154,7 +154,8 @@ impl Calls {
 
 impl Gateway {
     /// Says that this host can hand a [`FinishedCall`] to exchanges that did not make the call, also
-    /// after the one that did is gone.
+    /// after the one that did is gone; that it takes a request's body after calls; and that it can hold a
+    /// response's header fields back and still answer otherwise.
     pub fn share_calls(&self) {
         self.calls.borrow_mut().shared = true;
     }
@@ -191,7 +192,11 @@ impl Gateway {
         due.filter_map(|need| self.begin_in_background(need, now)).collect()
     }
 
-    fn begin_in_background(&self, need: Need, now: Timestamp) -> Option<(CallId, HttpCall)> {
+    pub(crate) fn begin_in_background(
+        &self,
+        need: Need,
+        now: Timestamp,
+    ) -> Option<(CallId, HttpCall)> {
         let mut calls = self.calls.borrow_mut();
         if calls.find(&need, now).is_some() || calls.failure(&need, now).is_some() {
             return None;

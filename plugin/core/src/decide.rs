@@ -35,6 +35,8 @@ pub(crate) struct Verdict {
     pub(crate) injected: Vec<Injected>,
     /// The approval that it uses up.
     pub(crate) approved: Option<Approved>,
+    /// Whether it goes without the body, since an earlier call goes on.
+    pub(crate) bodyless: bool,
 }
 
 impl Gateway {
@@ -79,7 +81,8 @@ impl Gateway {
             self.carry(&bridge, asked, &mut upstream.edit);
             exposure.bridged(asked, bridge);
         }
-        Ok(Verdict { upstream, filter_lists, exposure, injected, approved })
+        let bodyless = exposure.as_ref().is_some_and(|exposure| exposure.resumes);
+        Ok(Verdict { upstream, filter_lists, exposure, injected, approved, bodyless })
     }
 
     /// Whether policy permits one operation at the server of `asked`, and what it needs besides.
@@ -177,6 +180,10 @@ impl Gateway {
                 };
                 *field = Some(shortened(name));
                 Err(unknown(what, name, asked.era).into())
+            }
+            Goal::Several => {
+                let message = "one stream follows what one server has: open one for each server";
+                Err(Denial::new(Reason::InvalidParams, message).into())
             }
             Goal::Portal => {
                 self.answer_at_portal(portal, asked, facts, now, audit).and_then(|reply| {

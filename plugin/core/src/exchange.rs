@@ -23,7 +23,7 @@ use crate::decide::Verdict;
 use crate::denial::{Denial, LocalReply, Reason};
 use crate::disclosure;
 use crate::event::{CallId, Effect, Event, FieldValue, Flow, HeadEdit, HostFacts, Timestamp};
-use crate::facts::{Facts, Need, Stop};
+use crate::facts::{Fact, Facts, Need, Stop};
 use crate::federation::{Exposure, ExposureFilter, Goal, MOST_PAGES};
 use crate::gateway::Gateway;
 use crate::hosts;
@@ -32,9 +32,9 @@ use crate::response::{Answer, Awaited, Handling, Piece, ResponseFilter};
 use crate::session::Sessions;
 use crate::shadow::ShadowLists;
 
-/// Most rounds of calls for one request: a stale login, a new one, a read, a session, the pages of a
-/// list, and some to spare.
-const MOST_ROUNDS: u8 = MOST_PAGES as u8 + 10;
+/// Most rounds of calls for one request to one server: a stale login, a new one, a read, a session, the
+/// pages of a list, and some to spare.
+const MOST_ROUNDS: usize = MOST_PAGES + 10;
 
 /// One request through the gateway, its response and its record.
 pub struct Exchange {
@@ -63,7 +63,7 @@ enum Phase {
         asked: Box<Asked>,
         facts: Facts,
         calls: BTreeMap<CallId, Need>,
-        rounds: u8,
+        rounds: usize,
         since: Timestamp,
     },
     ExpectResponseHead {
@@ -77,6 +77,8 @@ enum Phase {
     FilterResponse {
         asked: Box<Asked>,
         filter: ResponseFilter,
+        /// What then puts it into a portal's names.
+        exposing: Option<ExposureFilter>,
     },
     /// The response goes on as it comes.
     Proxied,
@@ -211,6 +213,13 @@ impl Exchange {
         self.id.filter(|_| matches!(self.phase, Phase::ExpectFacts { .. }))
     }
 
+    /// Whether the response's header fields have to wait: what its body says may yet make another answer
+    /// of it. Only where the host can hold them ([`Gateway::share_calls`]).
+    #[must_use]
+    pub fn holds_response(&self) -> bool {
+        matches!(&self.phase, Phase::ExposeResponse { filter } if filter.holds())
+    }
+
     /// Whether the gateway has to see the response's body; otherwise the host need not read it.
     #[must_use]
     pub fn reads_response(&self) -> bool {
@@ -315,12 +324,17 @@ impl Phase {
                 {
                     facts.insert(need.clone(), fact.clone());
                 }
-                // All are waited for: one host goes on only when the last is over.
-                if !calls.is_empty() {
+                // One host goes on only when the last call is over. On the other whoever can go further
+                // does: a list that has come whole, or cannot be had, leads to no further call.
+                let leads_on = done
+                    .learned
+                    .as_ref()
+                    .is_none_or(|(_, fact)| !matches!(fact, Fact::Catalogue(_)));
+                if !calls.is_empty() && !(leads_on && step.gateway.takes_late_bodies()) {
                     return (Self::ExpectFacts { asked, facts, calls, rounds, since }, Flow::Hold);
                 }
                 *step.calls += step.now.since(since);
-                step.decide(asked, facts, rounds)
+                step.decide(asked, facts, calls, rounds)
             }
             // An empty last piece after the head said that nothing follows.
             (phase @ Self::ExpectFacts { .. }, Event::RequestBody { chunk: [], .. }) => {
@@ -334,17 +348,33 @@ impl Phase {
             }
             (Self::ExposeResponse { mut filter }, Event::ResponseBody { chunk, end }) => {
                 let mut bytes = Vec::new();
+                let held = filter.holds();
                 if let Err(reason) = filter.push(chunk, end, &mut bytes) {
                     fail(step.audit, reason);
                 }
                 if let Some(server) = filter.changed_lists() {
                     step.gateway.catalogues.borrow_mut().forget(&server);
                 }
+                match step.questions(&mut filter) {
+                    // The client gets it as a whole answer, and the server sees the stream break off.
+                    Some(asked) if held => return step.answer_asked(asked),
+                    Some(asked) => {
+                        bytes.extend_from_slice(b"data: ");
+                        bytes.extend(asked);
+                        bytes.extend_from_slice(b"\n\n");
+                    }
+                    None => {}
+                }
                 step.out.push(Effect::ReplaceChunk(bytes));
                 let next = if end { Self::Proxied } else { Self::ExposeResponse { filter } };
                 (next, Flow::Forward)
             }
-            (Self::FilterResponse { asked, mut filter }, Event::ResponseBody { chunk, end }) => {
+            // A call that nobody waits for could not even be made.
+            (phase @ Self::ExposeResponse { .. }, Event::CallDone(_)) => (phase, Flow::Forward),
+            (
+                Self::FilterResponse { asked, mut filter, mut exposing },
+                Event::ResponseBody { chunk, end },
+            ) => {
                 let mut bytes = Vec::new();
                 let gateway = step.gateway;
                 let now = step.now;
@@ -352,22 +382,33 @@ impl Phase {
                 let mut in_shadow = ShadowLists::default();
                 let mut visible = |kind: ListKind, name: &str, element: &Json| {
                     if kind == ListKind::Tools && asked.era == Era::Modern {
-                        gateway.mirrors.learn(&server, name, element);
+                        gateway.mirrors.learn(&server, name, element.get("inputSchema"));
                     }
                     gateway.listed(&asked, &listed(kind, &server, name), now, &mut in_shadow)
                 };
-                match filter.push(chunk, end, &mut visible, &mut bytes) {
-                    Ok(Piece::AsItCame) => {}
-                    Ok(Piece::Replaced) => step.out.push(Effect::ReplaceChunk(bytes)),
-                    Err(reason) => {
+                let pushed = filter.push(chunk, end, &mut visible, &mut bytes);
+                if let Err(reason) = &pushed {
+                    fail(step.audit, *reason);
+                }
+                let as_it_came = matches!(pushed, Ok(Piece::AsItCame));
+                if let Some(exposing) = &mut exposing {
+                    let mut exposed = Vec::new();
+                    let passed = if as_it_came { chunk } else { &bytes };
+                    if let Err(reason) = exposing.push(passed, end, &mut exposed) {
                         fail(step.audit, reason);
-                        step.out.push(Effect::ReplaceChunk(bytes));
                     }
+                    step.out.push(Effect::ReplaceChunk(exposed));
+                } else if !as_it_came {
+                    step.out.push(Effect::ReplaceChunk(bytes));
                 }
                 step.audit.count_shadow(in_shadow);
                 step.audit.listed = filter.listed();
                 step.audit.hidden = filter.hidden();
-                let next = if end { Self::Proxied } else { Self::FilterResponse { asked, filter } };
+                let next = if end {
+                    Self::Proxied
+                } else {
+                    Self::FilterResponse { asked, filter, exposing }
+                };
                 (next, Flow::Forward)
             }
             (Self::Proxied, Event::ResponseBody { .. }) => (Self::Proxied, Flow::Forward),
@@ -410,7 +451,7 @@ impl Step<'_> {
                 if asked.body == body {
                     asked.body = Vec::new();
                 }
-                self.decide(Box::new(asked), Facts::default(), 0)
+                self.decide(Box::new(asked), Facts::default(), BTreeMap::new(), 0)
             }
             Err((denial, id)) => self.deny(denial, id.as_ref()),
         }
@@ -435,7 +476,31 @@ impl Step<'_> {
         }
     }
 
-    fn decide(&mut self, mut asked: Box<Asked>, mut facts: Facts, mut rounds: u8) -> (Phase, Flow) {
+    /// Decides, with the calls that are still under way; or begins those that the decision lacks.
+    fn decide(
+        &mut self,
+        asked: Box<Asked>,
+        facts: Facts,
+        mut calls: BTreeMap<CallId, Need>,
+        rounds: usize,
+    ) -> (Phase, Flow) {
+        let (phase, flow) = self.decide_with(asked, facts, &mut calls, rounds);
+        if let (Some(id), false) = (*self.id, matches!(phase, Phase::ExpectFacts { .. })) {
+            // It is decided, whatever these would bring.
+            self.gateway.calls.borrow_mut().leave(id, calls.into_keys());
+        }
+        (phase, flow)
+    }
+
+    fn decide_with(
+        &mut self,
+        mut asked: Box<Asked>,
+        mut facts: Facts,
+        under_way: &mut BTreeMap<CallId, Need>,
+        mut rounds: usize,
+    ) -> (Phase, Flow) {
+        // An endpoint of several servers may have as much to ask of each.
+        let servers = if asked.head.portal.is_some() { self.gateway.servers.len() } else { 1 };
         loop {
             let was_short = matches!(asked.goal, Some(Goal::Shortened(..)));
             let identified = match asked.head.caller {
@@ -452,10 +517,14 @@ impl Step<'_> {
                 let message = "the names of this server have just been read; call again";
                 return self.deny_asked(Denial::new(Reason::ServerUnreachable, message), &asked);
             }
-            let needs = match decided {
-                Ok(Verdict { upstream, filter_lists, exposure, injected, approved }) => {
+            let mut needs = match decided {
+                Ok(Verdict { upstream, filter_lists, exposure, injected, approved, bodyless }) => {
                     self.audit.decision = Outcome::Allow;
                     self.gateway.spend(approved);
+                    if bodyless {
+                        asked.body = Vec::new();
+                        self.out.push(Effect::ReplaceRequestBody(Vec::new()));
+                    }
                     self.replace_body(&mut asked);
                     self.out.push(Effect::SendUpstream(upstream));
                     let sent = Sent { filter_lists, exposure, injected };
@@ -466,24 +535,27 @@ impl Step<'_> {
                 Err(Stop::Need(needs)) => needs,
             };
             rounds += 1;
-            let begun = (rounds <= MOST_ROUNDS).then(|| self.begin(needs, &mut facts)).flatten();
+            needs.retain(|need| !under_way.values().any(|known| known == need));
+            let may_go_on = rounds <= MOST_ROUNDS.saturating_mul(servers);
+            let begun = may_go_on.then(|| self.begin(needs, &mut facts)).flatten();
             let Some(calls) = begun else {
                 let denial = Denial::new(Reason::Internal, "the decision did not come to an end");
                 return self.deny_asked(denial, &asked);
             };
-            if !calls.awaited.is_empty() {
+            under_way.extend(calls.awaited);
+            if !under_way.is_empty() {
                 match asked.goal {
                     // What it must be is known when its server is.
                     Some(Goal::Shortened(..)) => {}
                     Some(Goal::Member(_)) if self.gateway.takes_late_bodies() => {}
                     Some(Goal::Member(_)) => {
-                        self.gateway.prepare(&mut asked, None);
+                        self.gateway.prepare(&mut asked, None, self.now);
                         self.replace_body(&mut asked);
                     }
                     _ => self.replace_body(&mut asked),
                 }
                 self.out.extend(calls.made);
-                let (calls, since) = (calls.awaited, self.now);
+                let (calls, since) = (mem::take(under_way), self.now);
                 return (Phase::ExpectFacts { asked, facts, calls, rounds, since }, Flow::Hold);
             }
         }
@@ -563,10 +635,16 @@ impl Step<'_> {
                 let ended = answer.session_ended(&Awaited::of(&asked));
                 fail(self.audit, Reason::ServerUnreachable);
                 (edit, filter) = (ended.edit, ended.filter);
+            } else if exposure.resumes && filter.is_none() && !answer.is_stream() {
+                let ended = answer.not_resumed(&Awaited::of(&asked));
+                fail(self.audit, Reason::ServerUnreachable);
+                (edit, filter) = (ended.edit, ended.filter);
             }
             let edit = edit.get_or_insert_default();
             edit.remove.push("mcp-session-id".into());
-            if filter.is_none() {
+            // What policy takes out of a stream is named as its server names it.
+            let is_filtered = filter_lists && failure.is_none();
+            if filter.is_none() || is_filtered {
                 exposing = answer.exposing(exposure, asked.message.as_ref(), limits, edit);
             }
         } else {
@@ -578,13 +656,40 @@ impl Step<'_> {
             self.audit.credential_echoed |= mask.has_found();
         }
         self.out.extend(edit.map(Effect::EditResponse));
-        if let Some(filter) = exposing {
-            return (Phase::ExposeResponse { filter }, Flow::Forward);
+        let phase = match (filter, exposing) {
+            (Some(filter), exposing) => Phase::FilterResponse { asked, filter, exposing },
+            (None, Some(filter)) => Phase::ExposeResponse { filter },
+            (None, None) => Phase::Proxied,
+        };
+        (phase, Flow::Forward)
+    }
+
+    /// Deals with what a server of the legacy era asks in an answer to a modern client: the answer for
+    /// the client, when it is the client's turn. What cannot be handed on the server is told.
+    fn questions(&mut self, filter: &mut ExposureFilter) -> Option<Vec<u8>> {
+        for (question, place) in filter.questions() {
+            let exposure = filter.exposure();
+            let asked =
+                place.and_then(|place| self.gateway.ask_client(exposure, &question, &place));
+            if asked.is_some() {
+                self.audit.detail = Some(format!("the server asks: {}", question.method()));
+                // Whatever follows comes again when the call goes on.
+                filter.close();
+                return asked;
+            }
+            let need = self.gateway.decline(exposure, &question, self.now);
+            let call = need.and_then(|need| self.gateway.begin_in_background(need, self.now));
+            self.out.extend(call.map(|(id, call)| Effect::Call { id, call }));
         }
-        match filter {
-            Some(filter) => (Phase::FilterResponse { asked, filter }, Flow::Forward),
-            None => (Phase::Proxied, Flow::Forward),
-        }
+        None
+    }
+
+    /// Answers with what a server asks, in place of an answer of which nothing has gone on.
+    fn answer_asked(&mut self, body: Vec<u8>) -> (Phase, Flow) {
+        let mut headers = vec![("content-type", "application/json".to_owned())];
+        headers.extend(self.origin.as_deref().map(cors::fields).unwrap_or_default());
+        self.out.push(Effect::Reply(LocalReply { status: 200, headers, body }));
+        (Phase::Replied, Flow::Hold)
     }
 
     /// Masks what goes on of a piece of the response's body: what the effects from `before` on put in

@@ -13,7 +13,7 @@ use toolgate_protocol::mcp::Era;
 use crate::credentials::{CredentialError, Fetched, VaultToken, Wanted, WantedLogin};
 use crate::denial::{Denial, LocalReply};
 use crate::event::{CallOutcome, HttpCall, Timestamp};
-use crate::federation::{Access, Catalogue, CatalogueKey, Fault, Session, SessionKey};
+use crate::federation::{Access, Catalogue, CatalogueKey, Fault, GivenAnswer, Session, SessionKey};
 use crate::gateway::Gateway;
 use crate::identity::introspection::{self, IntrospectionError, PresentedToken};
 use crate::identity::{Keys, KeysError};
@@ -39,6 +39,8 @@ pub(crate) enum Need {
     Session(SessionKey),
     /// A server's list, from this cursor on.
     Catalogue(CatalogueKey, Option<Rc<str>>),
+    /// This answer brought to the server that asked.
+    Answer(GivenAnswer),
 }
 
 /// What was found out, a failure perhaps: a question that failed is not asked again by the same
@@ -61,6 +63,8 @@ pub(crate) enum Fact {
     Session(Result<Rc<Session>, Fault>),
     /// Of the last page of a [`Need::Catalogue`].
     Catalogue(Result<Rc<Catalogue>, Fault>),
+    /// Of [`Need::Answer`].
+    Answer(Result<(), Fault>),
 }
 
 /// Why a decision stopped.
@@ -164,6 +168,14 @@ impl Facts {
         }
     }
 
+    /// Whether a server has taken an answer.
+    pub(crate) fn answered(&self, answer: &GivenAnswer) -> Option<&Result<(), Fault>> {
+        match self.get(|| Need::Answer(answer.clone()))? {
+            Fact::Answer(taken) => Some(taken),
+            _ => None,
+        }
+    }
+
     /// A server's whole list, or why there is none.
     pub(crate) fn catalogue(&self, key: &CatalogueKey) -> Option<&Result<Rc<Catalogue>, Fault>> {
         if self.0.is_empty() {
@@ -198,6 +210,8 @@ impl Fact {
             Self::Era(era) => era.is_err(),
             Self::Session(session) => session.is_err(),
             Self::Catalogue(catalogue) => catalogue.is_err(),
+            // Each answer is an answer of its own: that one was not taken says nothing of others.
+            Self::Answer(_) => false,
         }
     }
 }
@@ -215,6 +229,7 @@ impl Need {
             Self::Era(..) => "era",
             Self::Session(_) => "session",
             Self::Catalogue(..) => "catalogue",
+            Self::Answer(_) => "answer",
         }
     }
 }
@@ -232,6 +247,7 @@ impl Gateway {
             Need::Era(server, access) => self.era_call(server, access, facts, now),
             Need::Session(key) => self.session_call(key, facts, now),
             Need::Catalogue(key, cursor) => self.catalogue_call(key, cursor.as_ref(), facts, now),
+            Need::Answer(answer) => self.answer_call(answer, facts, now),
         }
     }
 
@@ -265,6 +281,7 @@ impl Gateway {
             Need::Catalogue(key, cursor) => {
                 self.learn_catalogue(key, cursor.as_ref(), outcome, since, now).map(Fact::Catalogue)
             }
+            Need::Answer(_) => Some(Fact::Answer(Self::learn_answer(outcome))),
         }
     }
 }

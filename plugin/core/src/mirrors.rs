@@ -34,12 +34,12 @@ struct Learned {
 }
 
 impl LearnedMirrors {
-    /// Remembers the marks of a listed tool, and forgets earlier ones.
-    pub(crate) fn learn(&self, server: &Rc<str>, name: &str, tool: &Json) {
+    /// Remembers the marks in the schema of a listed tool, and forgets earlier ones.
+    pub(crate) fn learn(&self, server: &Rc<str>, name: &str, schema: Option<&Json>) {
         if name.len() > LONGEST_NAME {
             return;
         }
-        let marks = tool.get("inputSchema").and_then(Mirror::of_schema).unwrap_or_default();
+        let marks = schema.and_then(Mirror::of_schema).unwrap_or_default();
         let mut learned = self.0.borrow_mut();
         let Learned { servers, tools } = &mut *learned;
         let known = servers.get_mut(server).and_then(|known| known.get_mut(name));
@@ -79,6 +79,21 @@ impl LearnedMirrors {
         }
         Ok(())
     }
+
+    /// The fields that a call has to have, for a client that cannot write them.
+    pub(crate) fn fields(
+        &self,
+        configured: &MirroredTools,
+        server: &str,
+        tool: &str,
+        arguments: &Json,
+    ) -> Vec<(String, String)> {
+        let learned = self.0.borrow();
+        let learned = learned.servers.get(server).and_then(|tools| tools.get(tool));
+        let mirrors = configured.get(tool).or(learned).into_iter().flatten();
+        let fields = mirrors.filter_map(|mirror| mirror.field(arguments));
+        fields.map(|(name, value)| (name.to_owned(), value)).collect()
+    }
 }
 
 /// The names that a JSON pointer (RFC 6901) leads along; `None` when it is none, or empty.
@@ -94,10 +109,9 @@ mod tests {
 
     use super::*;
 
-    fn tool(marked: bool) -> Json {
+    fn schema(marked: bool) -> Json {
         let mark = if marked { r#","x-mcp-header":"Region""# } else { "" };
-        let text =
-            format!(r#"{{"inputSchema":{{"properties":{{"r":{{"type":"string"{mark}}}}}}}}}"#);
+        let text = format!(r#"{{"properties":{{"r":{{"type":"string"{mark}}}}}}}"#);
         Json::parse(text.as_bytes()).unwrap()
     }
 
@@ -111,11 +125,11 @@ mod tests {
     fn the_last_list_counts() {
         let learned = LearnedMirrors::default();
         assert!(!refuses(&learned, "t"));
-        learned.learn(&"a".into(), "t", &tool(true));
+        learned.learn(&"a".into(), "t", Some(&schema(true)));
         assert!(refuses(&learned, "t"));
-        learned.learn(&"b".into(), "t", &tool(false));
+        learned.learn(&"b".into(), "t", Some(&schema(false)));
         assert!(refuses(&learned, "t"), "another server's tool");
-        learned.learn(&"a".into(), "t", &tool(false));
+        learned.learn(&"a".into(), "t", Some(&schema(false)));
         assert!(!refuses(&learned, "t"));
     }
 
@@ -123,11 +137,15 @@ mod tests {
     fn what_is_remembered_is_bounded_over_all_servers() {
         let learned = LearnedMirrors::default();
         for number in 0..MOST_TOOLS + 10 {
-            learned.learn(&format!("s{}", number % 7).into(), &number.to_string(), &tool(true));
+            learned.learn(
+                &format!("s{}", number % 7).into(),
+                &number.to_string(),
+                Some(&schema(true)),
+            );
         }
         assert_eq!(learned.0.borrow().tools, MOST_TOOLS);
-        learned.learn(&"s0".into(), "0", &tool(false));
-        learned.learn(&"a".into(), "t", &tool(true));
+        learned.learn(&"s0".into(), "0", Some(&schema(false)));
+        learned.learn(&"a".into(), "t", Some(&schema(true)));
         assert!(refuses(&learned, "t"), "a place that was given back is used");
     }
 

@@ -18,7 +18,7 @@ use crate::denial::{Denial, Reason};
 use crate::event::{HostFacts, Timestamp};
 use crate::facts::{Facts, Stop};
 use crate::federation::{
-    Access, Goal, HOPS, Portal, PortalSession, Rekeyed, SessionKey, rename, resolve,
+    Access, Claims, Goal, HOPS, Portal, PortalSession, Rekeyed, SessionKey, rename, resolve,
 };
 use crate::gateway::Gateway;
 use crate::identity::approvals;
@@ -94,6 +94,8 @@ pub(crate) struct Asked {
     pub(crate) goal: Option<Goal>,
     /// What the request was called before it got an id of the gateway's own.
     pub(crate) rekeyed: Option<Rekeyed>,
+    /// What it says of the client that a server of the legacy era is not told in the request.
+    pub(crate) claims: Claims,
     /// Whether the body is what the server of a portal reads.
     pub(crate) prepared: bool,
     /// Whether the client was asked to link an account, and has answered.
@@ -360,6 +362,7 @@ impl Asked {
             began: Timestamp::default(),
             goal: None,
             rekeyed: None,
+            claims: Claims::default(),
             prepared: false,
             has_linked,
             body: Vec::new(),
@@ -384,6 +387,7 @@ impl Asked {
             began: Timestamp::default(),
             goal: None,
             rekeyed: None,
+            claims: Claims::default(),
             prepared: false,
             has_linked: false,
             body: Vec::new(),
@@ -460,7 +464,8 @@ impl Asked {
             },
             None => {
                 let owner = format!("principal {}", self.head.caller()?.owner).into();
-                SessionKey { server, owner, capabilities: "".into(), access }
+                let capabilities = self.claims.capabilities.clone().unwrap_or_default();
+                SessionKey { server, owner, capabilities, access }
             }
         })
     }

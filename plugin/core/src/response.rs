@@ -225,6 +225,21 @@ impl Answer {
     /// In place of a 404 about a session at a server that the client knows nothing of.
     pub(crate) fn session_ended(&self, awaited: &Awaited) -> Handling {
         let text = "the server had ended the session; call again, and a new one is opened";
+        self.broken_off(text, awaited)
+    }
+
+    /// In place of an answer to a call that was to go on at its server.
+    pub(crate) fn not_resumed(&self, awaited: &Awaited) -> Handling {
+        let text = "the server does not go on with this call; make it anew, without requestState";
+        self.broken_off(text, awaited)
+    }
+
+    /// Whether it is a stream of events.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.status == Some(200) && self.form == Form::EventStream && !self.end
+    }
+
+    fn broken_off(&self, text: &str, awaited: &Awaited) -> Handling {
         let mut ended = self.replaced(Reason::ServerUnreachable, text, awaited);
         if let Some(edit) = &mut ended.edit {
             edit.set.retain(|(name, _)| name != ":status");

@@ -34,6 +34,8 @@ pub(crate) enum Purpose {
     Session,
     /// The session id of an endpoint of several servers.
     Portal,
+    /// The state of a call whose server has asked the client something.
+    Round,
 }
 
 impl Purpose {
@@ -41,6 +43,7 @@ impl Purpose {
         match self {
             Self::Session => b"session",
             Self::Portal => b"portal",
+            Self::Round => b"round",
         }
     }
 }
@@ -125,6 +128,24 @@ impl Sessions {
                 .ok_or_else(unknown),
             Self::Unset => self.open(owner, portal, id).map(String::into_bytes),
         }
+    }
+
+    /// Whether there is a key to seal with.
+    pub(crate) fn seals(&self) -> bool {
+        matches!(self, Self::Sealed(_))
+    }
+
+    /// The state of a call at a server that waits for its caller's answer; `None` where no key is
+    /// configured, or where it would be too long.
+    pub(crate) fn seal_round(&self, owner: &str, server: &str, plain: &[u8]) -> Option<String> {
+        let Self::Sealed(keys) = self else { return None };
+        keys.seal(Bound { purpose: Purpose::Round, owner, server }, plain)
+    }
+
+    /// What was sealed into the state of a call of this owner at this server.
+    pub(crate) fn open_round(&self, owner: &str, server: &str, state: &str) -> Option<Vec<u8>> {
+        let Self::Sealed(keys) = self else { return None };
+        keys.open(Bound { purpose: Purpose::Round, owner, server }, state)
     }
 
     /// A session id of an endpoint of several servers; `None` where no key is configured.

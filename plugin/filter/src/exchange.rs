@@ -106,6 +106,10 @@ impl HttpExchange {
         self.worker.host
     }
 
+    fn holds_response(&self) -> bool {
+        self.state.try_borrow().is_ok_and(|state| state.exchange.holds_response())
+    }
+
     fn share_record(&mut self) {
         if let Ok(mut state) = self.state.try_borrow_mut() {
             state.share_record();
@@ -310,7 +314,7 @@ impl HttpContext for HttpExchange {
             headers.single("content-length").ok().flatten().and_then(|length| length.parse().ok());
         let _forwarded_either_way = self.handle(Event::ResponseHead { headers, end });
         self.share_record();
-        Action::Continue
+        if self.holds_response() { Action::Pause } else { Action::Continue }
     }
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
@@ -323,7 +327,12 @@ impl HttpContext for HttpExchange {
         let end = end || self.response_left == Some(0);
         if self.state.try_borrow().is_ok_and(|state| state.exchange.reads_response()) {
             let chunk = abi::buffer(Buffer::ResponseBody).unwrap_or_default();
-            let _forwarded_either_way = self.handle(Event::ResponseBody { chunk: &chunk, end });
+            let held = self.holds_response();
+            let flow = self.handle(Event::ResponseBody { chunk: &chunk, end });
+            // What held the head back may have become an answer of its own, which then goes instead.
+            if self.holds_response() || (held && flow == Flow::Hold) {
+                return Action::Pause;
+            }
         }
         Action::Continue
     }

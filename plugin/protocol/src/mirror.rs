@@ -3,7 +3,7 @@
 //! A tool's `inputSchema` marks them with `x-mcp-header` (2026-07-28, Streamable HTTP, "Custom headers
 //! from tool parameters"). Not here: where the schema comes from, and who may call the tool.
 
-use crate::headers::{HeaderError, Headers};
+use crate::headers::{HeaderError, Headers, encode_mirrored};
 use crate::json::{Json, Object};
 
 /// Most marked arguments of one tool that are read.
@@ -59,6 +59,20 @@ impl Mirror {
         let mut found = Vec::new();
         collect(schema, &mut Vec::new(), &mut found)?;
         Some(found)
+    }
+
+    /// Name and value of the header field that a call with these arguments has to have; `None` where the
+    /// argument is absent, or of a type that no header repeats.
+    #[must_use]
+    pub fn field(&self, arguments: &Json) -> Option<(&str, String)> {
+        let argument = self.path.iter().try_fold(arguments, |value, name| value.get(name))?;
+        let value = match argument {
+            Json::String(text) => encode_mirrored(text),
+            Json::Bool(value) => value.to_string(),
+            Json::Integer(integer) => integer.to_string(),
+            Json::Float(_) | Json::Null | Json::Array(_) | Json::Object(_) => return None,
+        };
+        Some((&self.header, value))
     }
 
     /// Compares the header field with the arguments of a call.

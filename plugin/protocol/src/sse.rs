@@ -110,6 +110,16 @@ impl<'a> Event<'a> {
         data
     }
 
+    /// The id of the event, by which a client says where it left off; `None` when it has none that could be
+    /// said.
+    #[must_use]
+    pub fn id(&self) -> Option<String> {
+        let id = lines(self.raw).filter_map(|line| field(line, b"id")).last()?;
+        let id = std::str::from_utf8(id).ok()?;
+        // It goes into a header field; the HTML standard ignores an id with NUL.
+        (!id.is_empty() && !id.contains(char::is_control)).then(|| id.to_owned())
+    }
+
     /// The event with other data: all lines but `data` stay, `data` (which must hold no line break,
     /// as serialised JSON never does) becomes one line.
     #[must_use]

@@ -89,8 +89,8 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
     let mut tokens = Vec::new();
     // What the client was last asked to have approved.
     let mut demanded = Value::Null;
-    // The session id that the client was given last.
-    let mut given = String::new();
+    // The session id that the client was given last, and the state of a call that goes on.
+    let (mut given, mut state) = (String::new(), String::new());
     for (index, script) in scenario.exchanges.iter().enumerate() {
         world.behave(&script.world);
         session.advance(Duration::from_secs(script.after_seconds));
@@ -100,6 +100,16 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
         let mut request = request(script, issuer, session.now())?;
         for (_, value) in request.headers.iter_mut().filter(|(_, value)| value == "{session}") {
             value.clone_from(&given);
+        }
+        for (_, value) in request.headers.iter_mut().filter(|(_, value)| value == "{truncated}") {
+            value.clone_from(&given);
+            let _last = value.pop();
+        }
+        for piece in &mut request.pieces {
+            let text = String::from_utf8_lossy(piece);
+            if text.contains("{state}") {
+                *piece = text.replace("{state}", &state).into_bytes();
+            }
         }
         let approval = match &script.request.approval {
             Some(approval) => Some(people::approval(&demanded, approval, session.now())?),
@@ -122,6 +132,9 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
         {
             demanded = data;
         }
+        let sealed = last_json(&observed.body)
+            .and_then(|json| json.pointer("/result/requestState")?.as_str().map(str::to_owned));
+        state = sealed.unwrap_or(state);
         let asked = world.take_asked();
         let mut found = Vec::new();
         compare(&script.expect, &observed, &asked, &mut found);

@@ -99,10 +99,22 @@ pub enum Behaviour {
     LegacyRestarted,
     /// A server of both eras: 2026-07-28, and sessions for who opens one.
     Both,
+    /// The same, and it asks the user before a tool answers, in a stream that can be resumed.
+    LegacyAsks,
+    /// The same, in a stream that cannot be resumed.
+    LegacyAsksOnce,
+    /// A server of 2026-07-28 that asks the user before a tool answers.
+    Asks,
+    /// A server whose answers name resources and tasks of its own wherever they can.
+    Links,
+    /// The same, of the legacy era.
+    LegacyLinks,
     /// A server: its list of tools does not end.
     Endless,
     /// A server: it has 10,000 tools.
     Many,
+    /// A server: two of its tools have one name.
+    Twins,
     /// A server: the names of its tools are not what clients accept.
     Odd,
     /// A server: what it answers is for another request.
@@ -173,7 +185,8 @@ pub struct RequestScript {
     #[serde(default)]
     pub host: HostScript,
     /// Header fields besides `content-type`, `accept` and the token. A `null` takes a default away;
-    /// `{session}` is the session id that the client was given last.
+    /// `{session}` is the session id that the client was given last, `{truncated}` the same without its
+    /// last character.
     #[serde(default)]
     pub headers: BTreeMap<String, Option<String>>,
     /// Header fields to add a second time.

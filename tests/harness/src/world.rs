@@ -110,6 +110,17 @@ struct Sessions {
     forgotten: usize,
     /// Those that the client has said are open.
     ready: Vec<usize>,
+    /// What was asked of the user and is not answered yet.
+    question: Option<Question>,
+}
+
+/// A tool's question to the user, and the call that it belongs to.
+#[derive(Debug, Default)]
+struct Question {
+    /// Id of the call.
+    call: Value,
+    /// The client's answer, once it is there.
+    answer: Option<Value>,
 }
 
 impl Asked {
@@ -185,7 +196,11 @@ impl World {
             }),
             _ if asked.cluster == "idp" => idp(&asked, behaviour),
             _ if asked.cluster == "vault" => vault(&mut state, &asked, behaviour),
-            Behaviour::Legacy | Behaviour::LegacyRestarted => legacy(&mut state, &asked, behaviour),
+            Behaviour::Legacy
+            | Behaviour::LegacyRestarted
+            | Behaviour::LegacyAsks
+            | Behaviour::LegacyLinks
+            | Behaviour::LegacyAsksOnce => legacy(&mut state, &asked, behaviour),
             Behaviour::Both if asked.header("mcp-protocol-version") != Some("2026-07-28") => {
                 legacy(&mut state, &asked, behaviour)
             }
@@ -469,12 +484,87 @@ fn legacy(state: &mut State, asked: &Asked, behaviour: Behaviour) -> Answer {
     let number = session.strip_prefix("legacy-").and_then(|number| number.parse::<usize>().ok());
     let known = number.filter(|number| *number > sessions.forgotten && *number <= sessions.opened);
     let Some(number) = known else { return refuse(404, "Session not found") };
+    if matches!(behaviour, Behaviour::LegacyAsks | Behaviour::LegacyAsksOnce)
+        && let Some(answer) = legacy_asks(sessions, asked, &message, behaviour)
+    {
+        return answer;
+    }
     if method == "notifications/initialized" {
         sessions.ready.push(number);
     } else if !sessions.ready.contains(&number) {
         return refuse(400, "Received request before initialization was complete");
     }
     server(asked, behaviour)
+}
+
+/// What the tools of a server do that asks the user first: it asks in the stream of the call, is answered
+/// in a request of its own, and answers the call in the same stream or in the one that resumes it.
+fn legacy_asks(
+    sessions: &mut Sessions,
+    asked: &Asked,
+    message: &Value,
+    behaviour: Behaviour,
+) -> Option<Answer> {
+    let resumable = behaviour == Behaviour::LegacyAsks;
+    if asked.method == "GET" {
+        let question = sessions.question.as_ref();
+        let answer = question.and_then(|question| question.answer.clone());
+        return Some(match (asked.header("last-event-id"), question, answer) {
+            (Some("e-1"), Some(_), _) => events(&[("e-2", question_of_a_tool())]),
+            (Some("e-2"), Some(question), Some(answer)) => {
+                let answer = answer.get("result").cloned().unwrap_or_default();
+                let text = format!("answered {answer}");
+                let result = json!({"content": [{"type": "text", "text": text}]});
+                events(&[("e-3", json!({"jsonrpc": "2.0", "id": question.call, "result": result}))])
+            }
+            _ => reply(
+                400,
+                &json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32000, "message": "Invalid event ID"}}),
+            ),
+        });
+    }
+    match (message.get("method").and_then(Value::as_str), message.get("id")) {
+        (None, Some(id)) => {
+            let question = sessions.question.as_mut().filter(|_| *id == json!(5))?;
+            question.answer = Some(message.clone());
+            None
+        }
+        (Some("tools/call"), Some(id)) => {
+            sessions.question = Some(Question { call: id.clone(), answer: None });
+            let log = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x"}});
+            let result = json!({"content": [{"type": "text", "text": "nobody was asked"}]});
+            let done = json!({"jsonrpc": "2.0", "id": id, "result": result});
+            Some(match resumable {
+                true => events(&[("e-1", Value::Null), ("", log), ("e-2", question_of_a_tool())]),
+                // It has been told that nobody can be asked, and goes on.
+                false => events(&[("", question_of_a_tool()), ("", done)]),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// What a tool asks.
+fn question_of_a_tool() -> Value {
+    json!({"jsonrpc": "2.0", "id": 5, "method": "elicitation/create", "params": {
+        "message": "Sure?", "requestedSchema": {"type": "object", "properties": {"sure": {"type": "boolean"}}},
+        "_meta": {"progressToken": 1},
+    }})
+}
+
+/// A stream of events with ids; an event without a message holds no data.
+fn events(messages: &[(&str, Value)]) -> Answer {
+    let mut bytes = Vec::new();
+    for (id, message) in messages {
+        let data = if message.is_null() { String::new() } else { message.to_string() };
+        let id = if id.is_empty() { String::new() } else { format!("id: {id}\n") };
+        bytes.extend(format!("event: message\n{id}data: {data}\n\n").into_bytes());
+    }
+    Answer::Reply(Reply {
+        status: 200,
+        headers: vec![("content-type".into(), "text/event-stream".into())],
+        chunks: bytes.chunks(7).map(<[u8]>::to_vec).collect(),
+    })
 }
 
 fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
@@ -546,6 +636,10 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
             let tool = |number: usize| json!({"name": format!("tool-{number}")});
             json!({"tools": (0..10_000).map(tool).collect::<Vec<_>>()})
         }
+        "tools/list" if behaviour == Behaviour::Twins => {
+            let tool = |text: &str| json!({"name": "echo", "description": text});
+            json!({"tools": [tool("the first"), tool("the second")]})
+        }
         "tools/list" if behaviour == Behaviour::Odd => {
             let names = ["a.b", "files/read", "l\u{f6}schen", &"n".repeat(300), "get-env"];
             json!({"tools": names.map(|name| json!({"name": name}))})
@@ -561,6 +655,45 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
         "resources/list" => json!({"resources": [
             {"uri": "billing://terms", "name": "terms"}, {"uri": "billing://secret", "name": "secret"},
         ]}),
+        "tools/call" if matches!(behaviour, Behaviour::Links | Behaviour::LegacyLinks) => {
+            let updated = json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "billing://ledger"}});
+            let link =
+                json!({"type": "resource_link", "uri": "billing://ledger", "name": "ledger"});
+            let embedded = json!({"type": "resource", "resource": {"uri": "billing://terms", "text": "see billing://ledger"}});
+            let related = json!({"io.modelcontextprotocol/related-task": {"taskId": "t-1"}});
+            let result = json!({"content": [link, embedded], "_meta": related});
+            return stream(&[updated, json!({"jsonrpc": "2.0", "id": id, "result": result})]);
+        }
+        "tasks/get" | "tasks/cancel"
+            if matches!(behaviour, Behaviour::Links | Behaviour::LegacyLinks) =>
+        {
+            json!({"taskId": params.get("taskId"), "status": "working", "ttl": null})
+        }
+        "resources/templates/list" => {
+            json!({"resourceTemplates": [{"uriTemplate": "billing://{id}", "name": "one"}]})
+        }
+        "subscriptions/listen" if behaviour == Behaviour::Links => {
+            let id_of = json!({"io.modelcontextprotocol/subscriptionId": id});
+            let taken = json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged",
+                "params": {"notifications": params.get("notifications"), "_meta": id_of}});
+            let update = |uri: &str| {
+                json!({"jsonrpc": "2.0", "method": "notifications/resources/updated",
+                "params": {"uri": uri, "_meta": id_of}})
+            };
+            return stream(&[taken, update("billing://secret"), update("billing://terms")]);
+        }
+        "tools/call" if behaviour == Behaviour::Asks && params.get("inputResponses").is_none() => {
+            json!({
+                "resultType": "input_required", "requestState": "s-1",
+                "inputRequests": {"sure": {"method": "elicitation/create", "params": {
+                    "message": "Sure?", "requestedSchema": {"type": "object", "properties": {}},
+                }}},
+            })
+        }
+        "tools/call" if behaviour == Behaviour::Asks => {
+            let answers = params.get("inputResponses").cloned().unwrap_or_default();
+            json!({"resultType": "complete", "content": [{"type": "text", "text": format!("answered {answers}")}]})
+        }
         "tools/call" => json!({"content": [{"type": "text", "text": format!("called {name}")}]}),
         "prompts/get" => json!({"messages": []}),
         "resources/read" => json!({"contents": [{"uri": params.get("uri"), "text": "terms"}]}),

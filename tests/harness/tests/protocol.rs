@@ -1,4 +1,5 @@
-//! docs/protocol.md: its table of methods is the filter's, and its clauses name scenarios and tests that exist.
+//! docs/protocol.md and docs/federation.md: the table of methods is the filter's, and clauses name scenarios and
+//! tests that exist.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeSet;
@@ -11,15 +12,21 @@ use toolgate_protocol::mcp::{METHODS, Version};
 
 const DOCUMENT: &str = "docs/protocol.md";
 
-/// Files of scenarios that are all about the protocol: each of them backs a clause.
-const ABOUT_THE_PROTOCOL: &[&str] = &["messages", "methods", "versions", "batches", "sessions"];
+/// Documents with clauses, and the files of scenarios that are all about one: each of these backs a clause.
+const DOCUMENTS: &[(&str, &[&str])] = &[
+    (DOCUMENT, &["messages", "methods", "versions", "batches", "sessions"]),
+    (
+        "docs/federation.md",
+        &["federation", "federated_lists", "federated_eras", "federated_names", "federated_rounds"],
+    ),
+];
 
-/// The part of the document under this heading, up to the next one.
-fn section(heading: &str) -> String {
-    let document = repository::read(DOCUMENT).unwrap();
-    let (_, rest) = document
+/// The part of a document under this heading, up to the next one.
+fn section(document: &str, heading: &str) -> String {
+    let text = repository::read(document).unwrap();
+    let (_, rest) = text
         .split_once(&format!("\n## {heading}\n"))
-        .unwrap_or_else(|| panic!("{DOCUMENT} has no section {heading}"));
+        .unwrap_or_else(|| panic!("{document} has no section {heading}"));
     rest.split("\n## ").next().unwrap().to_owned()
 }
 
@@ -42,9 +49,9 @@ fn methods() -> String {
     table
 }
 
-/// What stands in backticks in the last column of the clauses.
-fn named() -> BTreeSet<String> {
-    let clauses = section("Clauses");
+/// What stands in backticks in the last column of a document's clauses.
+fn named(document: &str) -> BTreeSet<String> {
+    let clauses = section(document, "Clauses");
     let rows = clauses.lines().filter(|line| line.starts_with("| ")).skip(1);
     rows.flat_map(|row| {
         let evidence = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default().to_owned();
@@ -79,7 +86,7 @@ fn functions(folder: &Path, found: &mut BTreeSet<String>) {
 fn the_table_of_methods_is_the_filters() {
     let methods = methods();
     assert!(
-        section("Methods").contains(&methods),
+        section(DOCUMENT, "Methods").contains(&methods),
         "{DOCUMENT} does not have this table:\n{methods}"
     );
 }
@@ -91,17 +98,24 @@ fn every_clause_names_scenarios_and_tests_that_exist() {
     for folder in ["plugin", "tests"] {
         functions(&repository::path(folder), &mut known);
     }
-    let missing: Vec<String> = named().difference(&known).cloned().collect();
-    assert!(missing.is_empty(), "{DOCUMENT} names what does not exist: {missing:?}");
+    for (document, _) in DOCUMENTS {
+        let missing: Vec<String> = named(document).difference(&known).cloned().collect();
+        assert!(missing.is_empty(), "{document} names what does not exist: {missing:?}");
+    }
 }
 
 #[test]
-fn every_scenario_about_the_protocol_backs_a_clause() {
-    let named = named();
-    for file in ABOUT_THE_PROTOCOL {
-        let text = repository::read(&format!("tests/scenarios/{file}.yaml")).unwrap();
-        let names = text.lines().filter_map(|line| line.strip_prefix("- name: "));
-        let missing: Vec<&str> = names.filter(|name| !named.contains(*name)).collect();
-        assert!(missing.is_empty(), "{DOCUMENT} does not name these of {file}.yaml: {missing:?}");
+fn every_scenario_about_the_matter_of_a_document_backs_a_clause_of_it() {
+    for (document, files) in DOCUMENTS {
+        let named = named(document);
+        for file in *files {
+            let text = repository::read(&format!("tests/scenarios/{file}.yaml")).unwrap();
+            let names = text.lines().filter_map(|line| line.strip_prefix("- name: "));
+            let missing: Vec<&str> = names.filter(|name| !named.contains(*name)).collect();
+            assert!(
+                missing.is_empty(),
+                "{document} does not name these of {file}.yaml: {missing:?}"
+            );
+        }
     }
 }

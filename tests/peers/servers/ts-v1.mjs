@@ -1,4 +1,7 @@
 // The server on the official TypeScript SDK v1, which speaks only the older revisions.
+//
+// Environment, besides that of serving.mjs:
+//   EVENT_STORE  its streams can be resumed, if this is set
 import { randomUUID } from 'node:crypto';
 import { setTimeout as passed } from 'node:timers/promises';
 import { McpServer, ResourceTemplate } from '@modelcontextprotocol/sdk/server/mcp.js';
@@ -18,9 +21,33 @@ serve(async (req, res, body) => {
     return transport.handleRequest(req, res, body);
 });
 
+/** The events of a session's streams, in the order in which they were sent. */
+class EventStore {
+    #events = [];
+
+    async storeEvent(stream, message) {
+        const id = randomUUID();
+        this.#events.push({ id, stream, message });
+        return id;
+    }
+
+    async getStreamIdForEventId(id) {
+        return this.#events.find(event => event.id === id)?.stream;
+    }
+
+    async replayEventsAfter(last, { send }) {
+        const at = this.#events.findIndex(event => event.id === last);
+        if (at < 0) throw new Error('there is no such event');
+        const { stream } = this.#events[at];
+        for (const event of this.#events.slice(at + 1)) if (event.stream === stream) await send(event.id, event.message);
+        return stream;
+    }
+}
+
 async function newSession() {
     const transport = new StreamableHTTPServerTransport({
         sessionIdGenerator: randomUUID,
+        eventStore: process.env.EVENT_STORE ? new EventStore() : undefined,
         onsessioninitialized: opened => void sessions.set(opened, transport),
         onsessionclosed: closed => void sessions.delete(closed)
     });

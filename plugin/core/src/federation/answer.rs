@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     Version,
     /// It answered with an error.
     Error,
+    /// It knows nothing of what it is told.
+    Forgotten,
 }
 
 impl Fault {
@@ -40,6 +42,7 @@ impl Fault {
             Self::TooLarge => "server_too_large",
             Self::Version => "server_version",
             Self::Error => "server_error",
+            Self::Forgotten => "server_forgot",
         }
     }
 }

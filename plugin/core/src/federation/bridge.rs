@@ -4,7 +4,7 @@
 //! server of the legacy era gets a session, opened when it is needed. Many callers may share such a
 //! session, so that ids of requests and progress tokens become the gateway's own there. What cannot be
 //! carried is refused, and never asked for: a server is not told that the client could be asked
-//! anything unless the answer could get back. Not here: when (`exchange`), names (`request`).
+//! anything unless the answer could get back (`rounds`). Not here: when (`exchange`), names (`request`).
 
 use std::rc::Rc;
 
@@ -12,11 +12,13 @@ use toolgate_protocol::headers::encode_mirrored;
 use toolgate_protocol::json::{Json, Object};
 use toolgate_protocol::jsonrpc::{Id, Kind, Message};
 use toolgate_protocol::mcp::{
-    Era, META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_PROTOCOL_VERSION, Version, mirrored_name,
+    Era, META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_PROTOCOL_VERSION, Operation, Version,
+    mirrored_name,
 };
 
 use super::peers::{Access, Session, SessionKey};
 use super::request::Goal;
+use super::rounds::{Claims, META_LOG_LEVEL, Resumed};
 use crate::credentials::Injected;
 use crate::denial::{Denial, Reason};
 use crate::event::{FieldValue, HeadEdit, Timestamp};
@@ -24,11 +26,12 @@ use crate::facts::{Facts, Need, Stop};
 use crate::gateway::{Gateway, Server};
 use crate::request::Asked;
 
-/// `_meta` member of a modern request that asks for log messages.
-const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+/// Methods of the legacy era that the modern one has nothing for. Tasks have another form in each.
+const LEGACY_ONLY: &[&str] =
+    &["resources/subscribe", "resources/unsubscribe", "tasks/result", "tasks/get", "tasks/cancel"];
 
-/// Methods of the legacy era that the modern one has nothing for.
-const LEGACY_ONLY: &[&str] = &["resources/subscribe", "resources/unsubscribe", "tasks/result"];
+/// Methods of the modern era that the legacy one has nothing for, likewise.
+const MODERN_ONLY: &[&str] = &["subscriptions/listen", "tasks/get", "tasks/update", "tasks/cancel"];
 
 /// How one request is carried.
 pub(crate) struct Bridge {
@@ -36,6 +39,8 @@ pub(crate) struct Bridge {
     pub(crate) to: Era,
     /// Its session, where it has them.
     pub(crate) session: Option<(SessionKey, Rc<Session>)>,
+    /// The earlier call that it goes on with.
+    pub(crate) resumed: Option<Resumed>,
 }
 
 /// What a request was called before it got the gateway's own id.
@@ -65,7 +70,7 @@ impl Gateway {
     ) -> Result<Bridge, Stop> {
         if server.passthrough.is_some() {
             // Only the caller's own request carries its token: nothing can be found out before.
-            return Ok(Bridge { to: asked.era, session: None });
+            return Ok(Bridge { to: asked.era, session: None, resumed: None });
         }
         let server = &asked.head.server;
         let access: Access = injected.iter().map(|injected| injected.wanted.clone()).collect();
@@ -93,7 +98,20 @@ impl Gateway {
                 );
                 return Err(Denial::new(Reason::UnknownMethod, message).into());
             }
-            return Ok(Bridge { to, session: None });
+            return Ok(Bridge { to, session: None, resumed: None });
+        }
+        let method = asked.message.as_ref().and_then(Message::method).unwrap_or_default();
+        if asked.era == Era::Modern && MODERN_ONLY.contains(&method) {
+            let message = format!(
+                "the server speaks no later MCP than 2025-11-25, which has no {method} of this form"
+            );
+            return Err(Denial::new(Reason::UnknownMethod, message).with_status(404).into());
+        }
+        if asked.era == Era::Modern
+            && let Some((resumed, session)) = self.resumed(asked, &access, facts)?
+        {
+            let session = Some((asked.session_key(access)?, Rc::new(session)));
+            return Ok(Bridge { to, session, resumed: Some(resumed) });
         }
         let key = asked.session_key(access)?;
         let session = self.peers.borrow_mut().session(&key, now);
@@ -103,7 +121,7 @@ impl Gateway {
             (None, Some(Err(fault))) => return Err(super::unavailable(*fault).into()),
             (None, None) => return Err(Need::Session(key).into()),
         };
-        Ok(Bridge { to, session: Some((key, session)) })
+        Ok(Bridge { to, session: Some((key, session)), resumed: None })
     }
 
     /// Era in which the server is spoken to, as far as it is known.
@@ -117,12 +135,12 @@ impl Gateway {
             && matches!(asked.goal, Some(Goal::Member(_)))
             && let Some(era) = self.known_era(asked, now)
         {
-            self.prepare(asked, Some(era));
+            self.prepare(asked, Some(era), now);
         }
     }
 
     /// Makes the body what a server of this era reads; of an unknown one, what both read.
-    pub(crate) fn prepare(&self, asked: &mut Asked, to: Option<Era>) {
+    pub(crate) fn prepare(&self, asked: &mut Asked, to: Option<Era>, now: Timestamp) {
         if asked.prepared {
             return;
         }
@@ -131,6 +149,7 @@ impl Gateway {
             return;
         }
         let shared = to != Some(Era::Modern) && !asked.has_own_session();
+        let askable = to == Some(Era::Legacy) && self.can_ask(&asked.head.server, now);
         let (from, Some(message)) = (asked.era, &mut asked.message) else { return };
         let Kind::Request { id, .. } = message.kind() else { return };
         let id = id.clone();
@@ -162,6 +181,7 @@ impl Gateway {
                 }
             }
             (Era::Modern, Some(Era::Legacy)) => {
+                // The state stays where `resumed` reads it: such a message itself goes nowhere.
                 let claims = [
                     META_PROTOCOL_VERSION,
                     META_CLIENT_CAPABILITIES,
@@ -169,6 +189,7 @@ impl Gateway {
                     META_LOG_LEVEL,
                 ];
                 if let Some(meta) = member(params, "_meta") {
+                    asked.claims = Claims::read(meta, askable);
                     claims.into_iter().for_each(|key| _ = meta.remove(key));
                 }
             }
@@ -195,6 +216,16 @@ impl Gateway {
                 if let Some(name) = message.and_then(mirrored_name) {
                     set("mcp-name", encode_mirrored(name));
                 }
+                let name = &asked.head.server;
+                if let (
+                    Ok(Some(Operation::CallTool { name: tool, arguments: Some(arguments) })),
+                    Some(server),
+                ) = (asked.operation(), self.servers.get(name))
+                {
+                    // Such a client knows nothing of fields that repeat arguments.
+                    let fields = self.mirrors.fields(&server.mirrored, name, tool, arguments);
+                    fields.into_iter().for_each(|(field, value)| set(&field, value));
+                }
             }
             (_, Era::Legacy, Some((_, session))) => {
                 set("mcp-protocol-version", session.version.as_str().into());
@@ -208,6 +239,20 @@ impl Gateway {
                 edit.set.retain(|(name, _)| !is_mirror(name));
                 let mirrors = asked.head.headers.iter().map(|(name, _)| name);
                 edit.remove.extend(mirrors.filter(|name| is_mirror(name)).map(str::to_owned));
+                if let Some(resumed) = &bridge.resumed {
+                    edit.set.retain(|(name, _)| name != "content-type");
+                    edit.remove.push("content-type".to_owned());
+                    let fields = [
+                        (":method", "GET"),
+                        ("accept", "text/event-stream"),
+                        ("content-length", "0"),
+                        ("last-event-id", &resumed.event),
+                    ];
+                    for (name, value) in fields {
+                        edit.set.retain(|(known, _)| known != name);
+                        edit.set.push((name.to_owned(), FieldValue::Public(value.to_owned())));
+                    }
+                }
             }
             _ => {}
         }

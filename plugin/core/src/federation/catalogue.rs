@@ -291,7 +291,14 @@ impl Gateway {
                 };
                 let page = Page { cursor: cursor.cloned(), bytes, since };
                 let limits = (self.limits.list_bytes, federation.ttl);
-                catalogues.page(key, &result, page, limits, now)
+                let listed = catalogues.page(key, &result, page, limits, now);
+                if let (Some(Ok(listed)), Kind::Tools) = (&listed, key.kind) {
+                    // Calls through a portal have to repeat arguments like any other.
+                    for (own, tool) in &listed.elements {
+                        self.mirrors.learn(&key.server, own, tool.get("inputSchema"));
+                    }
+                }
+                listed
             }
             // It has none of these at all.
             Said::Error { code: -32601, .. } => {

@@ -19,6 +19,7 @@ mod portal;
 mod portal_session;
 mod request;
 mod response;
+mod rounds;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -34,6 +35,7 @@ pub(crate) use portal::Portal;
 pub(crate) use portal_session::PortalSession;
 pub(crate) use request::{Goal, rename, resolve};
 pub(crate) use response::{Exposure, ExposureFilter};
+pub(crate) use rounds::{Claims, GivenAnswer};
 
 /// What the endpoint of all servers is called where portals have names.
 const ROOT: &str = "/mcp";
@@ -61,6 +63,10 @@ pub(crate) fn unavailable(fault: Fault) -> Denial {
         Fault::TooLarge => {
             (Reason::ServerTooLarge, "the server's answer is larger than the gateway accepts")
         }
+        Fault::Forgotten => (
+            Reason::ServerUnreachable,
+            "the server does not wait for this answer any more; make the call anew, without requestState",
+        ),
         Fault::Answer | Fault::Error | Fault::Version => {
             (Reason::ServerAnswer, "the server answered with something that the gateway cannot use")
         }

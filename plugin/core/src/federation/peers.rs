@@ -71,6 +71,8 @@ pub(crate) struct Peers {
     /// Whether servers of the modern era open sessions of the legacy one, too.
     both: BTreeMap<Rc<str>, (bool, Timestamp)>,
     sessions: BTreeMap<SessionKey, Kept>,
+    /// Servers whose questions lead nowhere, and until when that is believed.
+    mute: BTreeMap<Rc<str>, Timestamp>,
 }
 
 struct Kept {
@@ -116,6 +118,15 @@ impl Peers {
         if self.era(server, now) == Some(Era::Modern) {
             self.both.insert(Rc::clone(server), (both, now.after(ERA_LASTS)));
         }
+    }
+
+    /// Whether the questions of a server lead nowhere.
+    pub(super) fn is_mute(&self, server: &str, now: Timestamp) -> bool {
+        self.mute.get(server).is_some_and(|until| now < *until)
+    }
+
+    pub(super) fn mute(&mut self, server: &Rc<str>, until: Timestamp) {
+        self.mute.insert(Rc::clone(server), until);
     }
 
     /// A session that may be used.
@@ -256,6 +267,32 @@ impl Gateway {
         facts: &Facts,
         now: Timestamp,
     ) -> Option<HttpCall> {
+        if session.is_none() {
+            params.set("_meta", self.modern_meta());
+        }
+        let mut message = Object::default();
+        message.set("jsonrpc", "2.0".into());
+        if !method.starts_with("notifications/") {
+            message.set("id", ID.into());
+        }
+        message.set("method", method.into());
+        if !params.is_empty() {
+            message.set("params", params.into());
+        }
+        let body = String::from_utf8(Json::Object(message).to_bytes()).ok()?;
+        self.post((name, access), body, Some(method), (session, hops), facts, now)
+    }
+
+    /// A message to a server, of the method `method` where it has one.
+    pub(super) fn post(
+        &self,
+        (name, access): (&Rc<str>, &Access),
+        body: String,
+        method: Option<&str>,
+        (session, hops): (Option<&Session>, &str),
+        facts: &Facts,
+        now: Timestamp,
+    ) -> Option<HttpCall> {
         let federation = self.federation.as_ref()?;
         let server = self.servers.get(name)?;
         let public = |name: &'static str, value: String| (name, FieldValue::Public(value));
@@ -266,12 +303,13 @@ impl Gateway {
         ];
         match session {
             None => {
-                params.set("_meta", self.modern_meta());
                 headers.push(public("mcp-protocol-version", modern().as_str().into()));
-                headers.push(public("mcp-method", encode_mirrored(method)));
+                if let Some(method) = method {
+                    headers.push(public("mcp-method", encode_mirrored(method)));
+                }
             }
             Some(session) => {
-                if method != "initialize" {
+                if method != Some("initialize") {
                     headers.push(public("mcp-protocol-version", session.version.as_str().into()));
                 }
                 if let Some(id) = &session.id {
@@ -296,16 +334,6 @@ impl Gateway {
         if credentials.len() + usize::from(query.is_some()) < server.credentials.len().min(1) {
             return None;
         }
-        let mut message = Object::default();
-        message.set("jsonrpc", "2.0".into());
-        if !method.starts_with("notifications/") {
-            message.set("id", ID.into());
-        }
-        message.set("method", method.into());
-        if !params.is_empty() {
-            message.set("params", params.into());
-        }
-        let body = String::from_utf8(Json::Object(message).to_bytes()).ok()?;
         Some(HttpCall {
             cluster: Rc::clone(&server.cluster),
             scheme: server.scheme,

@@ -23,6 +23,8 @@ pub(crate) enum Goal {
     Portal,
     /// Nobody: the name leads nowhere. Says what it is a name of, and the name.
     Nobody(&'static str, String),
+    /// Several members at once, for what only one can do.
+    Several,
 }
 
 impl Goal {
@@ -30,7 +32,7 @@ impl Goal {
     pub(crate) fn server(&self, portal: &Portal) -> Rc<str> {
         let member = match self {
             Self::Member(member) | Self::Shortened(member, ..) => portal.members.get(*member),
-            Self::Portal | Self::Nobody(..) => None,
+            Self::Portal | Self::Nobody(..) | Self::Several => None,
         };
         member.map_or_else(|| "".into(), |member| Rc::clone(&member.server))
     }
@@ -53,6 +55,7 @@ pub(crate) fn resolve(portal: &Portal, message: &mut Message) -> Goal {
         "tasks/get" | "tasks/result" | "tasks/update" | "tasks/cancel" => {
             qualified(portal, params, "taskId", "task")
         }
+        "subscriptions/listen" => followed(portal, params),
         "completion/complete" => {
             let Some(reference) = params.get_mut("ref").and_then(Json::as_object_mut) else {
                 return Goal::Portal;
@@ -64,6 +67,37 @@ pub(crate) fn resolve(portal: &Portal, message: &mut Message) -> Goal {
         }
         _ => Goal::Portal,
     }
+}
+
+/// A stream that follows resources and tasks, all of one server: what tells of others is another stream.
+/// Changes of lists are not followed here, and are left out as the server would leave out what it has not.
+fn followed(portal: &Portal, params: &mut Object) -> Goal {
+    let Some(filter) = params.get_mut("notifications").and_then(Json::as_object_mut) else {
+        return Goal::Portal;
+    };
+    let mut goal = Goal::Portal;
+    for (key, what) in [("resourceSubscriptions", "resource"), ("taskIds", "task")] {
+        let seen = filter.get_mut(key).and_then(Json::as_array_mut);
+        for element in seen.into_iter().flatten() {
+            let seen = element.as_str().unwrap_or_default();
+            let found = match what {
+                "resource" => portal.find_uri(seen).filter(|(member, _)| {
+                    portal.members.get(*member).is_some_and(|member| member.resources)
+                }),
+                _ => portal.find_qualified(seen),
+            };
+            let Some((member, own)) = found else { return Goal::Nobody(what, seen.to_owned()) };
+            if goal != Goal::Portal && goal != Goal::Member(member) {
+                return Goal::Several;
+            }
+            goal = Goal::Member(member);
+            *element = own.into();
+        }
+    }
+    for key in ["toolsListChanged", "promptsListChanged", "resourcesListChanged"] {
+        let _left_out = filter.remove(key);
+    }
+    goal
 }
 
 /// Puts the server's own name where a shortened one stands, once a catalogue has told it.
@@ -134,7 +168,8 @@ pub(super) fn exposed_id(qualifier: &str, id: &serde_json::Value) -> Option<Stri
     }
 }
 
-fn own_id(own: &str) -> Option<Json> {
+/// The id that a client's form of it stands for, without the qualifier.
+pub(super) fn own_id(own: &str) -> Option<Json> {
     match own.split_at_checked(1)? {
         ("i", digits) => digits.parse().ok().map(Json::Integer),
         ("s", text) => Some(text.into()),
@@ -170,6 +205,11 @@ mod tests {
             ("resources/read", r#"{"uri":"billing+b://c"}"#, r#"{"uri":"b://c"}"#),
             ("tasks/get", r#"{"taskId":"billing+7"}"#, r#"{"taskId":"7"}"#),
             (
+                "subscriptions/listen",
+                r#"{"notifications":{"toolsListChanged":true,"resourceSubscriptions":["billing+a:1","billing+a:2"],"taskIds":["billing+7"]}}"#,
+                r#"{"notifications":{"resourceSubscriptions":["a:1","a:2"],"taskIds":["7"]}}"#,
+            ),
+            (
                 "completion/complete",
                 r#"{"ref":{"type":"ref/resource","uri":"billing+t://{x}"}}"#,
                 r#"{"ref":{"type":"ref/resource","uri":"t://{x}"}}"#,
@@ -197,6 +237,20 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_follows_what_one_server_has() {
+        let listen = |filter: &str| {
+            resolved(&format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{{"notifications":{filter}}}}}"#
+            ))
+            .0
+        };
+        assert_eq!(listen(r#"{"toolsListChanged":true}"#), Goal::Portal);
+        let both = r#"{"resourceSubscriptions":["billing+a:1"],"taskIds":["hidden+7"]}"#;
+        assert_eq!(listen(both), Goal::Several);
+        assert_eq!(listen(r#"{"taskIds":["hidden+7","hidden+8"]}"#), Goal::Member(1));
+    }
+
+    #[test]
     fn a_name_that_leads_nowhere_is_for_nobody() {
         for (method, params) in [
             ("tools/call", r#"{"name":"refund"}"#),
@@ -205,6 +259,11 @@ mod tests {
             ("resources/read", r#"{"uri":"b://c"}"#),
             ("resources/read", r#"{"uri":"hidden+b://c"}"#),
             ("tasks/get", r#"{"taskId":"7"}"#),
+            ("subscriptions/listen", r#"{"notifications":{"resourceSubscriptions":["a:1"]}}"#),
+            (
+                "subscriptions/listen",
+                r#"{"notifications":{"resourceSubscriptions":["hidden+a:1"]}}"#,
+            ),
         ] {
             let text =
                 format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);

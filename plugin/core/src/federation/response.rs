@@ -14,11 +14,15 @@ use toolgate_protocol::sse::EventSplitter;
 use super::bridge::{Bridge, Rekeyed};
 use super::edit::{Edits, Value};
 use super::naming::qualified;
-use super::peers::SessionKey;
+use super::peers::{Session, SessionKey};
 use super::portal::Portal;
 use super::request::exposed_id;
+use super::rounds::{Askable, Claims, Place, Question, call_digest};
 use crate::denial::{Denial, Reason};
 use crate::request::Asked;
+
+/// `_meta` member that names the request of a stream of subscriptions (2026-07-28, subscriptions).
+const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
 /// What an answer must hold for anything in it to change. Escapes are looked into, since a key may be
 /// written with them.
@@ -37,6 +41,12 @@ pub(crate) struct Exposure {
     rekeyed: Option<Rekeyed>,
     /// The session in which the server was asked.
     pub(crate) session: Option<SessionKey>,
+    pub(super) opened: Option<Rc<Session>>,
+    /// What is needed to ask the client, where it can be asked in an answer.
+    askable: Option<Askable>,
+    claims: Claims,
+    /// Whether an earlier call goes on, which only a stream can.
+    pub(crate) resumes: bool,
 }
 
 /// What becomes of a message.
@@ -46,19 +56,55 @@ pub(crate) enum Exposed {
     Changed(Vec<u8>),
     /// Nothing that this client could be told.
     Dropped,
+    /// A question of a server to a client of the other era.
+    Asked(Question),
 }
 
 impl Exposure {
     pub(crate) fn new(portal: Rc<Portal>, member: usize) -> Self {
         let eras = (Era::Modern, Era::Modern);
-        Self { portal, member, eras, rekeyed: None, session: None }
+        Self {
+            portal,
+            member,
+            eras,
+            rekeyed: None,
+            session: None,
+            opened: None,
+            askable: None,
+            claims: Claims::default(),
+            resumes: false,
+        }
     }
 
     /// Says how the request was carried.
     pub(crate) fn bridged(&mut self, asked: &Asked, bridge: Bridge) {
         self.eras = (asked.era, bridge.to);
         self.rekeyed.clone_from(&asked.rekeyed);
-        self.session = bridge.session.map(|(key, _)| key);
+        self.claims = asked.claims.clone();
+        if let (Some(resumed), Some(rekeyed)) = (bridge.resumed, &mut self.rekeyed) {
+            rekeyed.own = resumed.own;
+            self.resumes = true;
+        }
+        if asked.claims.capabilities.is_some()
+            && let (Some(message), Some(caller)) = (&asked.message, &asked.head.caller)
+        {
+            let (owner, digest) = (Rc::clone(&caller.owner), call_digest(message));
+            self.askable = Some(Askable { owner, digest });
+        }
+        if let Some((key, opened)) = bridge.session {
+            self.session = Some(key);
+            self.opened = Some(opened);
+        }
+    }
+
+    /// What is needed to ask the client something, where it can be asked.
+    pub(super) fn asking(&self) -> Option<(&Askable, &Rekeyed, &Session)> {
+        Some((self.askable.as_ref()?, self.rekeyed.as_ref()?, self.opened.as_deref()?))
+    }
+
+    /// The server that answers.
+    pub(super) fn server(&self) -> Option<&Rc<str>> {
+        self.portal.members.get(self.member).map(|member| &member.server)
     }
 
     /// One message of the server in the portal's names and in the client's era.
@@ -88,11 +134,31 @@ impl Exposure {
         };
         let parts = message.members();
         let has = |name: &str| parts.iter().any(|(key, _)| key == name);
-        // Modern servers ask nothing, and clients of that era could not answer.
-        if client == Era::Modern && has("method") && has("id") {
-            return Ok(Exposed::Dropped);
+        let is_asked = has("method");
+        let part = |name: &str| parts.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
+        let own_id = part("id").filter(|_| is_asked).map(Value::written);
+        if client == Era::Modern && is_asked {
+            match own_id {
+                // Modern servers ask nothing, and clients of that era could not answer.
+                Some(_) if server == Era::Modern => return Ok(Exposed::Dropped),
+                // A modern client hears of the log only what it asked for.
+                None if server == Era::Legacy
+                    && part("method").map(Value::written) == Some("\"notifications/message\"")
+                    && !self.claims.wants_log(part("params")) =>
+                {
+                    return Ok(Exposed::Dropped);
+                }
+                _ => {}
+            }
         }
         walk.message(parts);
+        if let Some(id) = own_id.filter(|_| client == Era::Modern) {
+            let id = serde_json::from_str(id).unwrap_or_default();
+            let changed = walk.edits.apply();
+            let changed = changed.as_deref().map_or(Ok(text), std::str::from_utf8);
+            let changed = changed.map_err(|_| Reason::Internal)?;
+            return Ok(Question::read(changed, &id).map_or(Exposed::Dropped, Exposed::Asked));
+        }
         if walk.wants_input && client == Era::Legacy {
             let message =
                 "the tool asks for input in a way that this client's version of MCP does not have";
@@ -121,6 +187,14 @@ fn parts_id(own: Option<&Id>, rekeyed: Option<&Rekeyed>) -> Option<Id> {
         (Some(Id::String(own)), Some(rekeyed)) if *own == rekeyed.own => Some(rekeyed.id.clone()),
         (own, _) => own.cloned(),
     }
+}
+
+/// The id that the client gave, as JSON.
+fn given_id(rekeyed: &Rekeyed) -> Option<serde_json::Value> {
+    Some(match &rekeyed.id {
+        Id::Integer(number) => (*number).into(),
+        Id::String(text) => text.as_str().into(),
+    })
 }
 
 struct Walk<'a> {
@@ -156,10 +230,7 @@ impl<'a> Walk<'a> {
                         self.edits.replace(value, &exposed.into());
                     }
                 }
-                "id" => self.own(value, |rekeyed| match &rekeyed.id {
-                    Id::Integer(number) => Some((*number).into()),
-                    Id::String(text) => Some(text.as_str().into()),
-                }),
+                "id" => self.own(value, given_id),
                 "params" if is_asked => self.body(value),
                 "result" => {
                     let members = value.members();
@@ -229,12 +300,26 @@ impl<'a> Walk<'a> {
                         }
                     }
                 }
+                // What a server says that it will tell of.
+                "notifications" => {
+                    for (key, value) in value.members() {
+                        for element in value.elements() {
+                            match key.as_str() {
+                                "resourceSubscriptions" => self.uri(element),
+                                "taskIds" => self.qualify(element),
+                                _ => {}
+                            }
+                        }
+                    }
+                }
                 // The result of a task that is done.
                 "result" => self.body(value),
                 "_meta" => {
                     for (key, value) in value.members() {
-                        if key == RELATED_TASK {
-                            self.named(value);
+                        match key.as_str() {
+                            RELATED_TASK => self.named(value),
+                            SUBSCRIPTION => self.own(value, given_id),
+                            _ => {}
                         }
                     }
                 }
@@ -277,7 +362,20 @@ pub(crate) struct ExposureFilter {
     exposure: Exposure,
     id: Option<Id>,
     mode: Mode,
+    seen: Seen,
+    /// What waits with the header fields, as long as the answer may yet become a question.
+    held: Option<Vec<u8>>,
+}
+
+/// What a stream has told the gateway.
+#[derive(Default)]
+struct Seen {
     lists_changed: bool,
+    /// Whether anything has come that the client must not wait for.
+    urgent: bool,
+    /// Ids of the last event that had one, and of the one before.
+    place: Place,
+    questions: Vec<(Question, Option<Place>)>,
 }
 
 enum Mode {
@@ -289,18 +387,42 @@ enum Mode {
 impl ExposureFilter {
     /// For one JSON document of at most `most` bytes.
     pub(crate) fn json(exposure: Exposure, id: Option<Id>, most: usize) -> Self {
-        Self { exposure, id, mode: Mode::Json { body: Vec::new(), most }, lists_changed: false }
+        let mode = Mode::Json { body: Vec::new(), most };
+        Self { exposure, id, mode, seen: Seen::default(), held: None }
     }
 
     /// For a stream of events of at most `most` bytes each.
     pub(crate) fn events(exposure: Exposure, id: Option<Id>, most: usize) -> Self {
-        Self { exposure, id, mode: Mode::Events(EventSplitter::new(most)), lists_changed: false }
+        let held = exposure.asking().map(|_| Vec::new());
+        let mode = Mode::Events(EventSplitter::new(most));
+        Self { exposure, id, mode, seen: Seen::default(), held }
+    }
+
+    /// Whether the response's header fields have to wait.
+    pub(crate) fn holds(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Questions of the server that have come since the last time, with their places in the stream.
+    pub(crate) fn questions(&mut self) -> Vec<(Question, Option<Place>)> {
+        std::mem::take(&mut self.seen.questions)
+    }
+
+    /// Whose answer it is.
+    pub(crate) fn exposure(&self) -> &Exposure {
+        &self.exposure
+    }
+
+    /// Lets nothing more of the answer pass: a question has become the answer. What was held is gone.
+    pub(crate) fn close(&mut self) {
+        self.mode = Mode::Drop;
+        self.held = None;
     }
 
     /// The server, if it has just said that its lists are not what they were.
     pub(crate) fn changed_lists(&mut self) -> Option<Rc<str>> {
         let Exposure { portal, member, .. } = &self.exposure;
-        let changed = std::mem::take(&mut self.lists_changed);
+        let changed = std::mem::take(&mut self.seen.lists_changed);
         changed.then(|| portal.members.get(*member)).flatten().map(|m| Rc::clone(&m.server))
     }
 
@@ -314,6 +436,17 @@ impl ExposureFilter {
         end: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), Reason> {
+        let Some(mut held) = self.held.take() else { return self.pass(chunk, end, out) };
+        let passed = self.pass(chunk, end, &mut held);
+        if passed.is_err() || end || self.seen.urgent {
+            out.append(&mut held);
+        } else {
+            self.held = Some(held);
+        }
+        passed
+    }
+
+    fn pass(&mut self, chunk: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), Reason> {
         let failed = match &mut self.mode {
             Mode::Drop => return Ok(()),
             Mode::Json { body, most } if body.len() + chunk.len() > *most => {
@@ -325,7 +458,7 @@ impl ExposureFilter {
                     return Ok(());
                 }
                 match self.exposure.message(body) {
-                    Ok(Exposed::Same | Exposed::Dropped) => {
+                    Ok(Exposed::Same | Exposed::Dropped | Exposed::Asked(_)) => {
                         out.append(body);
                         return Ok(());
                     }
@@ -337,7 +470,7 @@ impl ExposureFilter {
                 }
             }
             Mode::Events(splitter) => {
-                match events(splitter, &self.exposure, &mut self.lists_changed, chunk, out) {
+                match events(splitter, &self.exposure, &mut self.seen, chunk, out) {
                     Ok(()) => return Ok(()),
                     Err(reason) => (reason, true),
                 }
@@ -361,7 +494,7 @@ impl ExposureFilter {
 fn events(
     splitter: &mut EventSplitter,
     exposure: &Exposure,
-    lists_changed: &mut bool,
+    seen: &mut Seen,
     chunk: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<(), Reason> {
@@ -370,16 +503,32 @@ fn events(
         if failed.is_some() {
             return;
         }
+        let place = event.id().map(|event| {
+            let before = Some(std::mem::take(&mut seen.place.event));
+            Place { event, before: before.filter(|before| !before.is_empty()) }
+        });
+        if let Some(place) = &place {
+            seen.place = place.clone();
+        }
         match event.data().filter(|data| !data.is_empty()) {
-            None => out.extend_from_slice(event.raw()),
+            None => {
+                // A comment shows the client that somebody is there.
+                seen.urgent |= event.raw().starts_with(b":");
+                out.extend_from_slice(event.raw());
+            }
             Some(data) => {
-                *lists_changed |= memmem::find(&data, b"/list_changed\"").is_some();
+                seen.lists_changed |= memmem::find(&data, b"/list_changed\"").is_some();
                 match exposure.message(&data) {
-                    Ok(Exposed::Same) => out.extend_from_slice(event.raw()),
+                    Ok(Exposed::Same) => {
+                        seen.urgent = true;
+                        out.extend_from_slice(event.raw());
+                    }
                     Ok(Exposed::Dropped) => {}
                     Ok(Exposed::Changed(changed)) => {
+                        seen.urgent = true;
                         out.extend(event.with_data(&one_line(changed)))
                     }
+                    Ok(Exposed::Asked(question)) => seen.questions.push((question, place)),
                     Err(reason) => failed = Some(reason),
                 }
             }
@@ -424,6 +573,7 @@ mod tests {
             Exposed::Same => text.to_owned(),
             Exposed::Changed(bytes) => String::from_utf8(bytes).unwrap(),
             Exposed::Dropped => String::new(),
+            Exposed::Asked(question) => format!("asked {}", question.method()),
         }
     }
 
@@ -448,10 +598,18 @@ mod tests {
             (r#"{"id":"own-1","result":{}}"#, r#"{"id":7,"result":{"resultType":"complete"}}"#),
             (r#"{"id":"own-1","error":{"code":1}}"#, r#"{"id":7,"error":{"code":1}}"#),
             (
+                r#"{"method":"x","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"own-1"}}}"#,
+                r#"{"method":"x","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":7}}}"#,
+            ),
+            (
                 r#"{"method":"notifications/progress","params":{"progressToken":"own-1"}}"#,
                 r#"{"method":"notifications/progress","params":{"progressToken":"mine"}}"#,
             ),
-            (r#"{"id":3,"method":"sampling/createMessage","params":{}}"#, ""),
+            (
+                r#"{"id":3,"method":"sampling/createMessage","params":{}}"#,
+                "asked sampling/createMessage",
+            ),
+            (r#"{"method":"notifications/message","params":{"level":"error"}}"#, ""),
             (
                 r#"{"id":"other","result":{}}"#,
                 r#"{"id":"other","result":{"resultType":"complete"}}"#,
@@ -491,6 +649,10 @@ mod tests {
             (
                 r#"{"method":"notifications/resources/updated","params":{"uri":"a:1"}}"#,
                 r#"{"method":"notifications/resources/updated","params":{"uri":"billing+a:1"}}"#,
+            ),
+            (
+                r#"{"method":"notifications/subscriptions/acknowledged","params":{"notifications":{"resourceSubscriptions":["a:1"],"taskIds":["7"]}}}"#,
+                r#"{"method":"notifications/subscriptions/acknowledged","params":{"notifications":{"resourceSubscriptions":["billing+a:1"],"taskIds":["billing+7"]}}}"#,
             ),
             (
                 r#"{"result":{"resultType":"input_required","inputRequests":{"k":{"method":"sampling/createMessage","params":{"messages":[{"content":[{"type":"resource_link","uri":"a:1"}]}]}}}}}"#,
