@@ -330,7 +330,8 @@ impl Phase {
                     .learned
                     .as_ref()
                     .is_none_or(|(_, fact)| !matches!(fact, Fact::Catalogue(_)));
-                if !calls.is_empty() && !(leads_on && step.gateway.takes_late_bodies()) {
+                let goes_on = calls.is_empty() || (leads_on && step.gateway.takes_late_bodies());
+                if !goes_on {
                     return (Self::ExpectFacts { asked, facts, calls, rounds, since }, Flow::Hold);
                 }
                 *step.calls += step.now.since(since);
