@@ -249,7 +249,10 @@ impl<'a> Run<'a> {
                                 return Err("an exchange waits for a call in its response".into());
                             }
                         }
-                        Effect::Reply(reply) if held => return Ok(self.reply(reply)),
+                        Effect::Reply(reply) if held => {
+                            self.reply(reply);
+                            return Ok(());
+                        }
                         _ => return Err("a response has an effect that it must not have".into()),
                     }
                 }
