@@ -84,7 +84,7 @@ impl Need {
             Self::VaultLogin(_) | Self::LoginRenewal(_) => true,
             Self::Credential(_) | Self::LeaseRenewal(_) => true,
             Self::Keys(_) | Self::Introspection(_) => false,
-            Self::Era(..) | Self::Session(_) | Self::Catalogue(..) => false,
+            Self::Era(..) | Self::Session(_) | Self::Catalogue(..) | Self::Answer(_) => false,
         }
     }
 }
