@@ -291,13 +291,17 @@ impl Gateway {
         )
     }
 
-    /// What tells a server that its question reaches nobody; `None` for an id that is none.
+    /// What tells a server that its question reaches nobody; `None` for an id that is none, and where the
+    /// host makes no calls while a response passes.
     pub(crate) fn decline(
         &self,
         exposure: &Exposure,
         question: &Question,
         now: Timestamp,
     ) -> Option<Need> {
+        if !self.takes_late_bodies() {
+            return None;
+        }
         let (server, session) = (exposure.server()?, exposure.opened.as_ref()?);
         let mut body = answer_to(&question.id)?;
         if question.method == "ping" {
