@@ -6,7 +6,7 @@ import { argv, env } from "node:process";
 const wasi = new WASI({
   version: "preview1",
   args: argv.slice(2),
-  env: { BENCH_TOKEN: env.BENCH_TOKEN },
+  env: { BENCH_TOKEN: env.BENCH_TOKEN, BENCH_TOKENS: env.BENCH_TOKENS },
   preopens: { "/": "." },
 });
 const module = await WebAssembly.compile(await readFile(argv[2]));

@@ -9,6 +9,7 @@ mod federation;
 #[allow(dead_code, reason = "the other program asks for more")]
 mod messages;
 mod policies;
+mod tokens;
 
 use std::error::Error;
 use std::fs;
@@ -35,17 +36,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         json!({"static": {"value": "only-the-server-sees-this"}});
     plugin["vaults"] = json!({});
     // `bench-pieces TEXT` runs only the pieces with this in their name, and longer: for a profiler;
-    // `bench-pieces policies` only what many policies cost, `federation` what many servers do.
+    // `bench-pieces policies` only what many policies cost, `federation` what many servers do,
+    // `tokens` what it costs to know the caller.
     match std::env::args().nth(1) {
         Some(text) if text == "policies" => policies::report(),
         Some(text) if text == "federation" => federation::report(),
+        Some(text) if text == "tokens" => tokens::report(&plugin),
         None => {
             exchanges(&plugin, &token)?;
             pieces(
-                plugin,
+                plugin.clone(),
                 &token,
                 &Chosen { text: String::new(), time: Duration::from_millis(400) },
             )?;
+            tokens::report(&plugin)?;
             policies::report()?;
             federation::report()
         }
