@@ -133,7 +133,7 @@ impl Compiler<'_> {
         let federation = config
             .federation
             .map(|federation| Federation::compile(federation, &server_names, &mut self.problems));
-        let sessions = self.sessions(config.sessions);
+        let sessions = self.sessions(config.sessions, config.production);
         let accepts_anonymous = config.identity.anonymous;
         let mut endpoints = server_names.clone();
         endpoints.extend(federation.iter().flat_map(Federation::endpoints).map(str::to_owned));
@@ -304,8 +304,15 @@ impl Compiler<'_> {
         tools
     }
 
-    fn sessions(&mut self, config: SessionsConfig) -> Sessions {
+    fn sessions(&mut self, config: SessionsConfig, production: bool) -> Sessions {
         if config.keys.is_empty() {
+            if production {
+                self.problem(
+                    "sessions.keys",
+                    "sessions would be whose who learns their ids, in production",
+                    "give a key of 32 characters or more, the same to every gateway: openssl rand -base64 32",
+                );
+            }
             return Sessions::Unbound;
         }
         if config.keys.len() > MOST_KEYS {

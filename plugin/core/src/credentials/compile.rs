@@ -510,13 +510,27 @@ mod tests {
         });
         let compiled = crate::Gateway::compile(document.to_string().as_bytes(), &|_: &str| None);
         let found = compiled.err().unwrap_or_default();
-        let of_credentials = found.into_iter().map(|problem| problem.path);
-        of_credentials.filter(|path| path.starts_with("credentials")).collect()
+        let paths = found.into_iter().map(|problem| problem.path);
+        paths
+            .filter(|path| ["credentials", "sessions"].iter().any(|p| path.starts_with(p)))
+            .collect()
     }
 
     #[test]
     fn production_refuses_every_fixed_value_and_no_other_source() {
-        assert_eq!(problems(false), [""; 0]);
-        assert_eq!(problems(true), ["credentials.one.static", "credentials.two.static"]);
+        let of_credentials = |mut found: Vec<String>| {
+            found.retain(|path| path.starts_with("credentials"));
+            found
+        };
+        assert_eq!(of_credentials(problems(false)), [""; 0]);
+        let fixed = ["credentials.one.static", "credentials.two.static"];
+        assert_eq!(of_credentials(problems(true)), fixed);
+    }
+
+    #[test]
+    fn production_refuses_sessions_that_are_bound_to_nobody() {
+        let sessions = |found: Vec<String>| found.iter().any(|path| path == "sessions.keys");
+        assert!(!sessions(problems(false)));
+        assert!(sessions(problems(true)));
     }
 }
