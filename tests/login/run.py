@@ -23,8 +23,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests" / "clients")]
 
+import ways
 from claims import Claims
-from stack import tools
+from stack import gateway, tools
 from stack.console import TARGET, StackError, fail, relative
 from stack.preparing import PLUGIN
 from stack.supervisor import Supervisor, require_free_ports
@@ -40,7 +41,7 @@ BILLING = f"{GATEWAY}/mcp/billing"
 EVERYTHING = f"{GATEWAY}/mcp/everything"
 CLIENT_SECONDS = 60
 REFUND = ("refund", '{"invoice":"INV-1","amount":40}')
-PORTS = {10000: "the gateway", 9901: "Envoy's admin interface", 3001: "everything", 3002: "billing", 3010: "the provider", INSPECTOR_PORT: "the inspector"}
+PORTS = {10000: "the gateway", 9901: "Envoy's admin interface", 3001: "everything", 3002: "billing", 3010: "the provider", INSPECTOR_PORT: "the inspector"} | ways.PORTS
 
 
 class World:
@@ -50,6 +51,7 @@ class World:
         self.supervisor, self.python, self.node, self.envoy = supervisor, python, node, envoy
         self.log = HOME / "billing-requests.jsonl"
         self.access = HOME / "access.jsonl"
+        self.access_of_ways = HOME / "access-ways.jsonl"
 
     def start(self) -> None:
         key = secrets.token_hex(24)
@@ -63,11 +65,22 @@ class World:
         wait(provider, f"{PROVIDER}/jwks", status=200)
         wait(everything, "http://127.0.0.1:3001/mcp")
         wait(billing, "http://127.0.0.1:3002/ready")
-        command = [*self.envoy, "--config-path", str(ROOT / "tests" / "login" / "envoy.yaml")]
-        command += ["--concurrency", "2", "--disable-hot-restart", "--log-level", "warning"]
+        further = ["--concurrency", "2", "--disable-hot-restart", "--log-level", "warning"]
+        further += ["--file-flush-interval-msec", "50", "--config-path"]
         variables = {"TOOLGATE_BILLING_KEY": key, "TOOLGATE_SESSION_KEY": secrets.token_urlsafe(32)}
-        envoy = self.supervisor.start("envoy", command, variables, cwd=ROOT, stdout=self.access)
+        config = ROOT / "tests" / "login" / "envoy.yaml"
+        envoy = self.supervisor.start("envoy", [*self.envoy, *further, str(config)], variables, cwd=ROOT, stdout=self.access)
         wait(envoy, "http://127.0.0.1:9901/ready", within=120, status=200)
+        quirks = {"PORT": "3011", "QUIRKS": "1", "DEFAULT_RESOURCE": f"http://127.0.0.1:{ways.PROXIED}"}
+        wait(self.supervisor.start("quirky", [node, "server.mjs"], quirks, cwd=IDP), f"{ways.QUIRKY}/jwks", status=200)
+        opaque = {"PORT": "3012", "TOKEN_FORMAT": "opaque", "INTROSPECTION_SECRET": ways.INTROSPECTION_SECRET}
+        wait(self.supervisor.start("opaque", [node, "server.mjs"], opaque, cwd=IDP), f"{ways.OPAQUE}/jwks", status=200)
+        ways.make_certificates(HOME)
+        written = HOME / "ways.json"
+        written.write_text(json.dumps(ways.configuration(gateway.yaml(config.read_text()), HOME), indent=2))
+        command = [*self.envoy, "--base-id", "7", *further, str(written)]
+        second = self.supervisor.start("envoy-ways", command, variables, cwd=ROOT, stdout=self.access_of_ways)
+        wait(second, f"http://127.0.0.1:{ways.ADMIN}/ready", within=120, status=200)
 
     def login(self, client: str, url: str, person: str, tool: str, arguments: str) -> dict[str, Any]:
         """What a client did that was given the URL and nothing else."""
@@ -119,8 +132,16 @@ def main() -> None:
             for algorithm in ("RS256", "ES256", "EdDSA"):
                 another_algorithm(world, claims, algorithm)
             keys_rotate(world, claims)
+            for client in ("v1", "v2", "python"):
+                by_way_of_the_gateway(world, claims, client)
+            opaque_tokens(world, claims)
+            ways.bound_to_a_key(claims, GATEWAY)
+            ways.bound_to_a_certificate(claims, HOME, GATEWAY)
+            ways.authenticated_by_envoy(claims, HOME)
             the_inspector(world, claims)
             nothing_leaked(world, claims)
+            world.supervisor.stop("envoy-ways")
+            ways.records_of_the_ways(claims, world.access_of_ways)
     except StackError as error:
         fail(error)
         claims.hold("the run came to its end", False)
@@ -179,6 +200,31 @@ def keys_rotate(world: World, claims: Claims) -> None:
     kid = world.tell_provider("/test/rotate")
     seen = world.login("v2", EVERYTHING, "bob", "echo", '{"message":"rotated"}')
     claims.hold(f"a token of the new key {kid} is accepted at once", "rotated" in json.dumps(seen.get("result", "")), seen)
+
+
+def by_way_of_the_gateway(world: World, claims: Claims, client: str) -> None:
+    claims.begin(f"a provider that refuses `resource` and registers nobody, with the client {client}")
+    url = f"http://127.0.0.1:{ways.PROXIED}/mcp/billing"
+    seen = world.login(client, url, "alice", *REFUND)
+    logins = seen.get("logins", [])
+    claims.hold("the client registered all the same", seen.get("registered"), seen)
+    claims.equal("it sent `resource`, as it must", [login["resource"] for login in logins], [url, url])
+    claims.hold("and after both logins the refund was made", seen.get("result"), seen)
+
+
+def opaque_tokens(world: World, claims: Claims) -> None:
+    claims.begin("opaque tokens, which the provider is asked about")
+    url = f"http://127.0.0.1:{ways.INTROSPECTED}/mcp/billing"
+    seen = world.login("v2", url, "alice", *REFUND)
+    claims.hold("work, and after a second login for what needs a scope", seen.get("result"), seen)
+    token = seen.get("token", "")
+    claims.hold("and are no JWTs", token and "." not in token, seen)
+    status, _, body = ways.ask(url, ways.INITIALIZE, {"authorization": f"Bearer {token}"})
+    claims.hold("the token works by itself", status == 200 and "serverInfo" in body, (status, body))
+    form = f"token={token}&client_id={seen.get('client')}"
+    claims.equal("the provider takes it back", ways.ask(f"{ways.OPAQUE}/token/revocation", form)[0], 200)
+    refused = ways.until(lambda: ways.ask(url, ways.INITIALIZE, {"authorization": f"Bearer {token}"})[0], 401)
+    claims.hold("and it is refused as soon as what was remembered is old", refused)
 
 
 def the_inspector(world: World, claims: Claims) -> None:

@@ -22,7 +22,8 @@ pub use credentials::{
 };
 pub use identity::{
     ApiKeyConfig, ApiKeysConfig, ClaimsConfig, DeniedConfig, HostHeaderConfig, HostIdentityConfig,
-    IdentityConfig, IntrospectionConfig, IssuerConfig, RemoteKeysConfig, ScopesConfig,
+    IdentityConfig, IntrospectionConfig, IssuerConfig, OAuthProxyConfig, RemoteKeysConfig,
+    ScopesConfig, ServerMetadataConfig,
 };
 pub use sessions::SessionsConfig;
 
@@ -55,7 +56,8 @@ pub struct Config {
     /// Token endpoints of OAuth authorization servers, by name.
     #[serde(default)]
     pub token_endpoints: BTreeMap<String, TokenEndpointConfig>,
-    /// Whether this gateway is in production: what is for development only is then refused.
+    /// Whether this gateway is in production: what is for development only is then refused, and so are
+    /// sessions that are not bound to their principals (`sessions.keys`).
     #[serde(default)]
     pub production: bool,
     /// Credentials by name: what servers are given.

@@ -223,14 +223,14 @@ pub(crate) struct Denial {
     headers: Vec<(&'static str, String)>,
 }
 
-/// An answer that the gateway gives by itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An answer that the gateway gives by itself. It may hold tokens, so it cannot be printed.
+#[derive(Clone, PartialEq, Eq)]
 pub struct LocalReply {
     /// HTTP status.
     pub status: u16,
     /// Header fields, `content-type` among them.
     pub headers: Vec<(&'static str, String)>,
-    /// The JSON-RPC error.
+    /// The body: a JSON-RPC message, or a document.
     pub body: Vec<u8>,
 }
 

@@ -27,10 +27,13 @@ use crate::facts::{Fact, Facts, Need, Stop};
 use crate::federation::{Exposure, ExposureFilter, Goal, MOST_PAGES};
 use crate::gateway::Gateway;
 use crate::hosts;
+use crate::identity::Form;
 use crate::request::{Asked, Head, body_too_large, body_withheld};
 use crate::response::{Answer, Awaited, Handling, Piece, ResponseFilter};
 use crate::session::Sessions;
 use crate::shadow::ShadowLists;
+
+mod login;
 
 /// Most rounds of calls for one request to one server: a stale login, a new one, a read, a session, the
 /// pages of a list, and some to spare.
@@ -66,6 +69,13 @@ enum Phase {
         rounds: usize,
         since: Timestamp,
     },
+    /// A client logs in by way of the gateway; its form is read.
+    ExpectForm {
+        form: Form,
+        body: Vec<u8>,
+    },
+    /// The same, until the authorization server has answered.
+    ExpectAuthorizationServer(Box<login::Waiting>),
     ExpectResponseHead {
         asked: Box<Asked>,
         sent: Sent,
@@ -210,7 +220,7 @@ impl Exchange {
     /// [finished](Gateway::finish_call) and names it.
     #[must_use]
     pub fn waits_as(&self) -> Option<ExchangeId> {
-        self.id.filter(|_| matches!(self.phase, Phase::ExpectFacts { .. }))
+        self.id.filter(|_| self.phase.awaited().is_some())
     }
 
     /// Whether the response's header fields have to wait: what its body says may yet make another answer
@@ -232,9 +242,7 @@ impl Exchange {
 
     fn close(&mut self, phase: &Phase, began: Timestamp, now: Timestamp) -> Box<AuditRecord> {
         self.identify_record();
-        if let (Some(gateway), Some(id), Phase::ExpectFacts { calls, .. }) =
-            (&self.gateway, self.id, phase)
-        {
+        if let (Some(gateway), Some(id), Some(calls)) = (&self.gateway, self.id, phase.awaited()) {
             gateway.calls.borrow_mut().leave(id, calls.keys().copied());
         }
         let mut audit = mem::take(&mut self.audit);
@@ -260,6 +268,15 @@ impl Exchange {
 }
 
 impl Phase {
+    /// The calls that the exchange waits for.
+    fn awaited(&self) -> Option<&BTreeMap<CallId, Need>> {
+        match self {
+            Self::ExpectFacts { calls, .. } => Some(calls),
+            Self::ExpectAuthorizationServer(waiting) => Some(&waiting.calls),
+            _ => None,
+        }
+    }
+
     fn step(self, event: Event<'_>, step: &mut Step<'_>) -> (Self, Flow) {
         match (self, event) {
             (Self::ExpectRequestHead, Event::HostFacts(facts)) => {
@@ -270,7 +287,7 @@ impl Phase {
                 if let Err(denial) = hosts::check(&headers, &step.gateway.hosts) {
                     return step.deny(denial, None);
                 }
-                if let Some(reply) = step.metadata(&headers) {
+                if let Some(reply) = step.metadata(&headers).or_else(|| step.login(&headers, end)) {
                     return reply;
                 }
                 match cors::origin(&headers, &step.gateway.origins) {
@@ -336,6 +353,20 @@ impl Phase {
                 }
                 *step.calls += step.now.since(since);
                 step.decide(asked, facts, calls, rounds)
+            }
+            (Self::ExpectForm { form, body }, Event::RequestBody { chunk, end }) => {
+                step.form_piece(form, body, chunk, end)
+            }
+            (
+                Self::ExpectForm { form, .. },
+                Event::RequestBodyWithheld { .. } | Event::RequestTrailers,
+            ) => step.refuse_login(form.unreadable()),
+            (Self::ExpectAuthorizationServer(waiting), Event::CallDone(done)) => {
+                step.login_call_done(waiting, done)
+            }
+            // The body of a request that is answered without it.
+            (phase @ Self::ExpectAuthorizationServer(_), Event::RequestBody { .. }) => {
+                (phase, Flow::Hold)
             }
             // An empty last piece after the head said that nothing follows.
             (phase @ Self::ExpectFacts { .. }, Event::RequestBody { chunk: [], .. }) => {
@@ -420,7 +451,11 @@ impl Phase {
             // The host itself ended the request before the gateway did: its answer goes on, since
             // nothing went upstream.
             (
-                Self::ExpectRequestHead | Self::ExpectRequestBody { .. } | Self::ExpectFacts { .. },
+                Self::ExpectRequestHead
+                | Self::ExpectRequestBody { .. }
+                | Self::ExpectFacts { .. }
+                | Self::ExpectForm { .. }
+                | Self::ExpectAuthorizationServer(_),
                 Event::ResponseHead { headers, .. },
             ) => {
                 step.audit.decision = Outcome::Error;
@@ -767,6 +802,11 @@ impl Step<'_> {
     fn answer(&mut self, mut reply: LocalReply) -> (Phase, Flow) {
         self.audit.decision = Outcome::Allow;
         reply.headers.extend(self.origin.as_deref().map(cors::fields).unwrap_or_default());
+        self.out.push(Effect::Reply(reply));
+        (Phase::Replied, Flow::Hold)
+    }
+
+    fn reply(&mut self, reply: LocalReply) -> (Phase, Flow) {
         self.out.push(Effect::Reply(reply));
         (Phase::Replied, Flow::Hold)
     }

@@ -16,7 +16,7 @@ use crate::event::{CallOutcome, HttpCall, Timestamp};
 use crate::federation::{Access, Catalogue, CatalogueKey, Fault, GivenAnswer, Session, SessionKey};
 use crate::gateway::Gateway;
 use crate::identity::introspection::{self, IntrospectionError, PresentedToken};
-use crate::identity::{Keys, KeysError};
+use crate::identity::{Keys, KeysError, MetadataError, ServerMetadata, TokenAnswer, TokenRequest};
 
 /// What a decision lacks, or what is done ahead of need. Each is one call.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +33,10 @@ pub(crate) enum Need {
     Keys(Rc<str>),
     /// What this token is good for, as its issuer says.
     Introspection(PresentedToken),
+    /// What the authorization server says of itself.
+    ServerMetadata,
+    /// Its answer to this request for tokens.
+    TokenRequest(TokenRequest),
     /// The era of this server.
     Era(Rc<str>, Access),
     /// A session at a server of the legacy era.
@@ -55,6 +59,10 @@ pub(crate) enum Fact {
     Keys(Result<Rc<Keys>, KeysError>),
     /// Of [`Need::Introspection`]: its claims, or none where it is not active.
     Introspection(Result<Option<Rc<Json>>, IntrospectionError>),
+    /// Of [`Need::ServerMetadata`].
+    ServerMetadata(Result<Rc<ServerMetadata>, MetadataError>),
+    /// Of [`Need::TokenRequest`].
+    TokenAnswer(Result<Rc<TokenAnswer>, MetadataError>),
     /// Of what no decision waits for.
     Renewal(Result<(), CredentialError>),
     /// Of [`Need::Era`].
@@ -82,8 +90,8 @@ impl Need {
     pub(crate) fn is_answered_with_secrets(&self) -> bool {
         match self {
             Self::VaultLogin(_) | Self::LoginRenewal(_) => true,
-            Self::Credential(_) | Self::LeaseRenewal(_) => true,
-            Self::Keys(_) | Self::Introspection(_) => false,
+            Self::Credential(_) | Self::LeaseRenewal(_) | Self::TokenRequest(_) => true,
+            Self::Keys(_) | Self::Introspection(_) | Self::ServerMetadata => false,
             Self::Era(..) | Self::Session(_) | Self::Catalogue(..) | Self::Answer(_) => false,
         }
     }
@@ -160,6 +168,25 @@ impl Facts {
         }
     }
 
+    /// What the authorization server says of itself.
+    pub(crate) fn server_metadata(&self) -> Option<&Result<Rc<ServerMetadata>, MetadataError>> {
+        match self.get(|| Need::ServerMetadata)? {
+            Fact::ServerMetadata(metadata) => Some(metadata),
+            _ => None,
+        }
+    }
+
+    /// Its answer to a request for tokens.
+    pub(crate) fn token_answer(
+        &self,
+        request: &TokenRequest,
+    ) -> Option<&Result<Rc<TokenAnswer>, MetadataError>> {
+        match self.get(|| Need::TokenRequest(request.clone()))? {
+            Fact::TokenAnswer(answer) => Some(answer),
+            _ => None,
+        }
+    }
+
     /// A session at a server.
     pub(crate) fn session(&self, key: &SessionKey) -> Option<&Result<Rc<Session>, Fault>> {
         match self.get(|| Need::Session(key.clone()))? {
@@ -206,6 +233,9 @@ impl Fact {
             Self::Credential(fetched) => fetched.is_err(),
             Self::Keys(keys) => keys.is_err(),
             Self::Introspection(said) => said.is_err(),
+            Self::ServerMetadata(metadata) => metadata.is_err(),
+            // A code is good once: whether it was used is for the authorization server to say.
+            Self::TokenAnswer(_) => false,
             Self::Renewal(renewed) => renewed.is_err(),
             Self::Era(era) => era.is_err(),
             Self::Session(session) => session.is_err(),
@@ -226,6 +256,8 @@ impl Need {
             Self::LeaseRenewal(_) => "lease_renewal",
             Self::Keys(_) => "keys",
             Self::Introspection(_) => "introspection",
+            Self::ServerMetadata => "authorization_server_metadata",
+            Self::TokenRequest(_) => "token_request",
             Self::Era(..) => "era",
             Self::Session(_) => "session",
             Self::Catalogue(..) => "catalogue",
@@ -244,6 +276,8 @@ impl Gateway {
             Need::LeaseRenewal(wanted) => self.renew_lease_call(wanted, now),
             Need::Keys(issuer) => self.identity.keys_call(issuer),
             Need::Introspection(token) => self.identity.introspection_call(token),
+            Need::ServerMetadata => self.identity.server_metadata_call(),
+            Need::TokenRequest(request) => self.identity.token_call(request, facts, now),
             Need::Era(server, access) => self.era_call(server, access, facts, now),
             Need::Session(key) => self.session_call(key, facts, now),
             Need::Catalogue(key, cursor) => self.catalogue_call(key, cursor.as_ref(), facts, now),
@@ -276,6 +310,12 @@ impl Gateway {
             }
             Need::Keys(issuer) => self.identity.learn_keys(issuer, outcome, now).map(Fact::Keys),
             Need::Introspection(_) => Some(Fact::Introspection(introspection::read(outcome))),
+            Need::ServerMetadata => {
+                self.identity.learn_server_metadata(outcome, now).map(Fact::ServerMetadata)
+            }
+            Need::TokenRequest(_) => {
+                Some(Fact::TokenAnswer(TokenAnswer::read(outcome).map(Rc::new)))
+            }
             Need::Era(server, _) => Some(Fact::Era(self.learn_era(server, outcome, now))),
             Need::Session(key) => self.learn_session(key, outcome, now).map(Fact::Session),
             Need::Catalogue(key, cursor) => {

@@ -14,7 +14,7 @@ use toolgate_protocol::headers::Headers;
 use toolgate_protocol::json::Json;
 
 use crate::audit::AuditRecord;
-use crate::config::{DeniedConfig, IdentityConfig};
+use crate::config::{DeniedConfig, IdentityConfig, IssuerConfig, OAuthProxyConfig};
 use crate::denial::{Denial, LocalReply, Reason};
 use crate::event::{CallOutcome, HostFacts, HostQuestions, HttpCall, Timestamp};
 use crate::facts::{Facts, Need, Stop};
@@ -22,6 +22,7 @@ use crate::secret::{Secret, SecretSource};
 
 mod api_keys;
 pub(crate) mod approvals;
+mod authorization_server;
 mod binding;
 mod challenge;
 mod claims;
@@ -31,12 +32,15 @@ mod host;
 pub(crate) mod introspection;
 mod issuer;
 mod keys;
+mod login;
 mod metadata;
 mod remote_keys;
 mod scopes;
 mod tokens;
 
+pub(crate) use authorization_server::{MetadataError, ServerMetadata};
 pub(crate) use keys::Keys;
+pub(crate) use login::{Form, Halt, Login, Recognised, Refusal, TokenAnswer, TokenRequest};
 pub(crate) use metadata::Asked as MetadataAsked;
 pub(crate) use remote_keys::KeysError;
 pub(crate) use scopes::RequiredScopes;
@@ -44,6 +48,7 @@ pub(crate) use tokens::TokenCache;
 
 use api_keys::ApiKeys;
 use approvals::Approvals;
+use authorization_server::AuthorizationServer;
 use binding::Binding;
 use challenge::{Refused, Scheme};
 use host::HostIdentity;
@@ -58,6 +63,8 @@ use tokens::TokenDigest;
 pub(crate) struct Identity {
     public: Option<PublicUrl>,
     issuers: Vec<Issuer>,
+    /// The one that clients reach by way of the gateway.
+    authorization_server: Option<AuthorizationServer>,
     anonymous: Option<Rc<KnownCaller>>,
     leeway: Duration,
     token_bytes: usize,
@@ -176,9 +183,17 @@ impl Identity {
         let has_public_url = config.public_url.is_some();
         let public = config.public_url.and_then(|url| PublicUrl::compile(&url, problems));
         let mut issuers: Vec<Issuer> = Vec::new();
-        for (index, issuer) in config.issuers.into_iter().enumerate() {
+        let mut authorization_server = None;
+        for (index, mut issuer) in config.issuers.into_iter().enumerate() {
             let path = format!("identity.issuers[{index}]");
-            let compiled = Issuer::compile(issuer, secret, has_public_url, &path, problems);
+            let other = authorization_server.is_some();
+            let own = authorization_server_of(&mut issuer, has_public_url, other, &path, problems);
+            let stood_in = own.as_ref().is_some_and(|server| server.proxy.is_some());
+            let mut compiled = Issuer::compile(issuer, secret, has_public_url, &path, problems);
+            if let (true, Some(public)) = (stood_in, &public) {
+                compiled.authorization_server = public.gateway().resource();
+            }
+            authorization_server = authorization_server.or(own);
             if issuers.iter().any(|other| other.name == compiled.name) {
                 problems.push(Problem {
                     path: format!("{path}.issuer"),
@@ -237,6 +252,7 @@ impl Identity {
         Self {
             public,
             issuers,
+            authorization_server,
             anonymous: None,
             leeway: Duration::from_secs(config.leeway_seconds),
             token_bytes,
@@ -351,7 +367,7 @@ impl Identity {
         if let Some(host) = &self.host
             && let Some(said) = host.said(headers, known.host)?
         {
-            return self.vouched_for(host, said, known.policy, cache, now);
+            return self.vouched_for(host, said, known, cache, now);
         }
         let Some(token) = self.token(headers)? else {
             return Ok(self.anonymous.clone().ok_or_else(Refused::no_token)?);
@@ -417,7 +433,7 @@ impl Identity {
         &self,
         host: &HostIdentity,
         said: &[u8],
-        policy: &PolicyEngine,
+        known: Known<'_>,
         cache: &mut TokenCache,
         now: Timestamp,
     ) -> Result<Rc<KnownCaller>, Unproven> {
@@ -427,16 +443,27 @@ impl Identity {
             );
         }
         let digest = HostIdentity::digest(said);
-        if let Some(caller) = cache.get(&digest, now) {
-            return Ok(caller);
+        let caller = match cache.get(&digest, now) {
+            Some(caller) => caller,
+            None => {
+                let mut caller = host.caller(said, known.policy, now)?;
+                self.hierarchy.widen(&mut caller.scopes);
+                if self.is_denied(&caller, None, &digest) {
+                    let message = "the caller is refused by the configuration";
+                    return Err(Refused::invalid(message).into());
+                }
+                let caller = Rc::new(caller);
+                cache.insert(digest, Rc::clone(&caller), now);
+                caller
+            }
+        };
+        // Hosts that verify tokens know nothing of what they are bound to.
+        caller.binding.check_certificate(known.host)?;
+        if caller.binding.key().is_some() {
+            let message =
+                "the token is bound to a key, and the host does not say whose the request is";
+            return Err(Refused::invalid(message).into());
         }
-        let mut caller = host.caller(said, policy, now)?;
-        self.hierarchy.widen(&mut caller.scopes);
-        if self.is_denied(&caller, None, &digest) {
-            return Err(Refused::invalid("the caller is refused by the configuration").into());
-        }
-        let caller = Rc::new(caller);
-        cache.insert(digest, Rc::clone(&caller), now);
         Ok(caller)
     }
 
@@ -601,12 +628,6 @@ impl Identity {
                 Err(Denial::new(Reason::HttpMethod, "documents are read with GET")
                     .with_header("allow", "GET, HEAD, OPTIONS".into()))
             }
-            MetadataAsked::AuthorizationServer => self
-                .issuers
-                .iter()
-                .find_map(|issuer| issuer.metadata_url.as_deref())
-                .map(metadata::elsewhere)
-                .ok_or_else(no_document),
             MetadataAsked::Document { .. } if servers.is_empty() => Err(no_document()),
             MetadataAsked::Document { server: None, head, .. } => {
                 let mut all: Vec<String> = Vec::new();
@@ -677,6 +698,51 @@ impl KnownCaller {
             Admission::Endpoints(names) => names.iter().any(|name| &**name == server),
         }
     }
+}
+
+/// The authorization server that clients reach by way of the gateway, where this issuer has one. `other`
+/// when an issuer before it has.
+fn authorization_server_of(
+    issuer: &mut IssuerConfig,
+    has_public_url: bool,
+    other: bool,
+    path: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<AuthorizationServer> {
+    let (metadata, proxy) =
+        (issuer.authorization_server_metadata.take(), issuer.oauth_proxy.take());
+    let mut problem = |field: &str, message: &str, help: &str| {
+        let path = format!("{path}.{field}");
+        problems.push(Problem { path, message: message.into(), help: Some(help.into()) });
+    };
+    if let Some(OAuthProxyConfig { drop_resource, client_id }) = &proxy {
+        if metadata.is_none() {
+            let help = "say where the authorization server's metadata is";
+            problem("authorization_server_metadata", "oauth_proxy needs it", help);
+        }
+        if !drop_resource && client_id.is_none() {
+            let help = "set drop_resource or client_id, or leave it out";
+            problem("oauth_proxy", "clients can as well log in there by themselves", help);
+        }
+        let plain = |id: &String| {
+            (1..=512).contains(&id.len()) && id.bytes().all(|b| matches!(b, b' '..=b'~'))
+        };
+        if client_id.as_ref().is_some_and(|id| !plain(id)) {
+            let help = "use the identifier that the authorization server gave, in visible ASCII";
+            problem("oauth_proxy.client_id", "not a client identifier", help);
+        }
+    }
+    let metadata = metadata?;
+    if !has_public_url {
+        let help = "set `identity.public_url` to what clients reach the gateway by";
+        problem("authorization_server_metadata", "nobody is told to ask for it", help);
+    }
+    if other {
+        let help = "let one issuer have it: a host has one such document";
+        problem("authorization_server_metadata", "another issuer has it, too", help);
+    }
+    let name = issuer.authorization_server.as_ref().unwrap_or(&issuer.issuer).clone();
+    Some(AuthorizationServer::compile(metadata, proxy, name, path, problems))
 }
 
 /// What the issuer says of a token: its claims.

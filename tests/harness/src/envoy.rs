@@ -75,8 +75,12 @@ impl Envoy {
             let place = Place {
                 port: free_port(&mut reserved)?,
                 access_log: folder.join(format!("access-{index}.log")),
+                // The filter's timer asks before the scenario begins.
                 world: Slot::default(),
             };
+            let before = World::default();
+            before.behave(&scenario.world);
+            *place.world.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(before));
             let mut plugin = configuration::plugin(scenario.configuration.as_ref())?;
             let mut clusters = clusters.as_array().cloned().unwrap_or_default();
             // The demo has no identity provider; it is reached like a server.

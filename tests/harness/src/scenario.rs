@@ -354,14 +354,20 @@ impl Scenario {
         }
     }
 
-    /// Servers that are given the caller's own token.
+    /// Upstreams that are given the caller's own token, or its login as a client where the gateway stands in
+    /// for the authorization server.
     #[must_use]
     pub fn passed_to(&self) -> Vec<String> {
         let servers =
             self.configuration.as_ref().and_then(|changes| changes["servers"].as_object());
         let passed =
             servers.into_iter().flatten().filter(|(_, server)| server["passthrough"].is_string());
-        passed.map(|(name, _)| name.clone()).collect()
+        let mut passed: Vec<String> = passed.map(|(name, _)| name.clone()).collect();
+        let identity = self.configuration.as_ref().map(|changes| changes["identity"].to_string());
+        if identity.is_some_and(|identity| identity.contains("oauth_proxy")) {
+            passed.push("idp".into());
+        }
+        passed
     }
 
     /// Whether it says how time passes, which no real proxy's clock does.

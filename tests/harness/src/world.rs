@@ -275,6 +275,38 @@ fn idp(asked: &Asked, behaviour: Behaviour) -> Answer {
                 _ => reply(200, &json!({"active": false})),
             }
         }
+        ("GET", "/.well-known/openid-configuration") => {
+            let url = |path: &str| format!("https://idp.demo.toolgate.example{path}");
+            let issuer = if behaviour == Behaviour::NoKeys {
+                "https://other.example".into()
+            } else {
+                url("")
+            };
+            let mut metadata = json!({
+                "issuer": issuer, "authorization_endpoint": url("/authorize"), "token_endpoint": url("/token"),
+                "jwks_uri": url("/jwks"), "scopes_supported": ["openid"], "grant_types_supported": ["authorization_code"],
+                "pushed_authorization_request_endpoint": url("/par"), "dpop_signing_alg_values_supported": ["ES256"],
+                "authorization_response_iss_parameter_supported": true,
+            });
+            if behaviour == Behaviour::Rotated {
+                metadata["token_endpoint"] = json!("https://elsewhere.example/token");
+            }
+            if behaviour == Behaviour::Huge {
+                metadata["service_documentation"] = json!("x".repeat(80 << 10));
+            }
+            reply(200, &metadata)
+        }
+        // It refuses `resource`, as Entra does.
+        ("POST", "/token") => {
+            let form = String::from_utf8_lossy(&asked.body);
+            if form.contains("resource") {
+                return reply(400, &json!({"error": "invalid_target"}));
+            }
+            if !form.contains("code=code-of-the-test") {
+                return reply(400, &json!({"error": "invalid_grant"}));
+            }
+            reply(200, &json!({"access_token": "token-of-the-test", "token_type": "Bearer"}))
+        }
         _ => reply(404, &json!({})),
     }
 }

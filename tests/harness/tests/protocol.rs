@@ -1,5 +1,5 @@
-//! docs/protocol.md and docs/federation.md: the table of methods is the filter's, and clauses name scenarios and
-//! tests that exist.
+//! docs/protocol.md, docs/federation.md and docs/authentication.md: the table of methods is the filter's, and
+//! clauses name scenarios and tests that exist.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeSet;
@@ -18,6 +18,19 @@ const DOCUMENTS: &[(&str, &[&str])] = &[
     (
         "docs/federation.md",
         &["federation", "federated_lists", "federated_eras", "federated_names", "federated_rounds"],
+    ),
+    (
+        "docs/authentication.md",
+        &[
+            "identity",
+            "identity_keys",
+            "identity_login",
+            "identity_machines",
+            "identity_proofs",
+            "identity_proxied",
+            "identity_refused",
+            "identity_sessions",
+        ],
     ),
 ];
 

@@ -91,6 +91,8 @@ try {
     seen.result = result.content;
     seen.scope = memory.tokens.scope;
     seen.registered = Boolean(memory.client.client_id);
+    // For what the test does with it afterwards.
+    [seen.client, seen.token] = [memory.client.client_id, memory.tokens.access_token];
     await client.close();
 } catch (error) {
     seen.error = { name: error.constructor.name, code: error.code, message: error.message };

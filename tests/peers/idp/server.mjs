@@ -6,8 +6,13 @@
 // answers introspection (RFC 7662) and binds tokens by DPoP (RFC 9449) where a client asks. With
 // SUBJECT_KEYS, a file with another issuer's keys, it exchanges that issuer's tokens (grants.mjs). Its keys are
 // made when it starts. Who logs in is said by `login_hint` in the authorization URL: there is no page to
-// type into. For tests there are, besides: `POST /test/rotate` makes a new signing key and keeps the old
-// ones published; `POST /test/algorithm` (RS256, ES256 or EdDSA as the body) says which signs from now on.
+// type into. Machines log in by client credentials, and have tokens bound to the certificate that the
+// header `x-test-certificate` shows (RFC 8705). For tests there are, besides: `POST /test/rotate` makes a
+// new signing key and keeps the old ones published; `POST /test/algorithm` (RS256, ES256 or EdDSA as the
+// body) says which signs from now on. With TOKEN_FORMAT=opaque its tokens are no JWTs.
+//
+// With QUIRKS=1 it is as Entra and Okta are: it refuses `resource`, registers nobody and sends no `iss`
+// (RFC 9207). Tokens are for DEFAULT_RESOURCE then, and agents share the client `toolgate-agents`.
 import { createServer } from 'node:http';
 import { exportJWK, generateKeyPair } from 'jose';
 import { Provider } from 'oidc-provider';
@@ -15,6 +20,7 @@ import { addGrants, grants } from './grants.mjs';
 
 const port = Number(process.env.PORT ?? '3010');
 const issuer = `http://127.0.0.1:${port}`;
+const quirky = process.env.QUIRKS === '1';
 const groups = { alice: ['finance'], bob: ['engineering'] };
 const scopes = (process.env.SCOPES ?? 'mcp:tools billing:read billing:refund').split(' ');
 
@@ -50,6 +56,21 @@ function provider() {
                 response_types: [],
                 grant_types: ['client_credentials', ...grants],
             },
+            ...['machine', 'bound'].map(name => ({
+                client_id: name,
+                client_secret: `${name}-secret-of-the-tests`,
+                redirect_uris: [],
+                response_types: [],
+                grant_types: ['client_credentials'],
+                tls_client_certificate_bound_access_tokens: name === 'bound',
+            })),
+            {
+                client_id: 'toolgate-agents',
+                token_endpoint_auth_method: 'none',
+                application_type: 'native',
+                redirect_uris: ['http://127.0.0.1:9/callback'],
+                grant_types: ['authorization_code', 'refresh_token'],
+            },
         ],
         clientDefaults: { grant_types: ['authorization_code', 'refresh_token'] },
         scopes: ['openid', 'offline_access', ...scopes],
@@ -59,14 +80,22 @@ function provider() {
         ttl: { AccessToken: 600, AuthorizationCode: 60, Grant: 3600, Interaction: 600, Session: 3600, RefreshToken: 3600, IdToken: 600, ClientCredentials: 600 },
         features: {
             devInteractions: { enabled: false },
-            registration: { enabled: true },
+            registration: { enabled: !quirky },
             introspection: { enabled: true, allowedPolicy: () => true },
             revocation: { enabled: true },
             clientCredentials: { enabled: true },
             dPoP: { enabled: true },
+            mTLS: {
+                enabled: true,
+                certificateBoundAccessTokens: true,
+                getCertificate: context => {
+                    const shown = context.get('x-test-certificate');
+                    return shown ? Buffer.from(shown, 'base64').toString('utf8') : undefined;
+                },
+            },
             resourceIndicators: {
                 enabled: true,
-                defaultResource: () => undefined,
+                defaultResource: () => process.env.DEFAULT_RESOURCE,
                 useGrantedResource: () => true,
                 getResourceServerInfo: (_context, resource) => resourceServerInfo(resource),
             },
@@ -100,6 +129,31 @@ async function interact(req, res) {
     await current.interactionFinished(req, res, { consent }, { mergeWithLastSubmission: true });
 }
 
+/** What Entra says to a request with `resource`; whether it did. */
+async function refusesResource(req, res) {
+    const query = new URL(req.url, issuer).searchParams;
+    let form = new URLSearchParams();
+    if (req.method === 'POST' && req.url === '/token') {
+        req.body = await text(req);
+        form = new URLSearchParams(req.body);
+    }
+    if (!query.has('resource') && !form.has('resource')) return false;
+    res.writeHead(400, { 'content-type': 'application/json' });
+    res.end(JSON.stringify({ error: 'invalid_target', error_description: 'AADSTS9010010' }));
+    return true;
+}
+
+/** Takes `iss` out of where a browser is sent on to. */
+function sendsNoIss(res) {
+    const set = res.setHeader.bind(res);
+    res.setHeader = (name, value) => {
+        if (name.toLowerCase() !== 'location' || !String(value).includes('code=')) return set(name, value);
+        const target = new URL(value);
+        target.searchParams.delete('iss');
+        return set(name, target.href);
+    };
+}
+
 async function text(req) {
     const chunks = [];
     for await (const chunk of req) chunks.push(chunk);
@@ -108,6 +162,10 @@ async function text(req) {
 
 const server = createServer(async (req, res) => {
     try {
+        if (quirky) {
+            sendsNoIss(res);
+            if (await refusesResource(req, res)) return;
+        }
         if (req.url === '/test/rotate') {
             keys = [await key(algorithm), ...keys];
             current = provider();

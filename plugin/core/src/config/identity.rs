@@ -149,10 +149,55 @@ pub struct IssuerConfig {
     /// What clients are told to log in at (RFC 8414 issuer identifier), where it is not `issuer`.
     #[serde(default)]
     pub authorization_server: Option<String>,
-    /// URL of its metadata (RFC 8414, OpenID Connect Discovery), to which clients of revision 2025-03-26
-    /// are sent that ask for `/.well-known/oauth-authorization-server` at the gateway.
+    /// Where its metadata is (RFC 8414, OpenID Connect Discovery), which clients of revision 2025-03-26
+    /// get that ask for `/.well-known/oauth-authorization-server` at the gateway. One issuer can have it.
     #[serde(default)]
-    pub metadata_url: Option<String>,
+    pub authorization_server_metadata: Option<ServerMetadataConfig>,
+    /// For authorization servers that clients of MCP cannot log in at by themselves: clients are told to
+    /// log in at the gateway, which hands on what is right for the server.
+    #[serde(default)]
+    pub oauth_proxy: Option<OAuthProxyConfig>,
+}
+
+/// Where an authorization server says what it is (RFC 8414).
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ServerMetadataConfig {
+    /// The host's name for the upstream: an Envoy cluster; on Kong `host:port`.
+    pub cluster: String,
+    /// How it is spoken to. Only Kong asks: on Envoy the cluster says it.
+    #[serde(default)]
+    pub scheme: Scheme,
+    /// `Host` that it is addressed by; the cluster's name where none is given.
+    #[serde(default)]
+    pub authority: Option<String>,
+    /// Path of the document: `/.well-known/openid-configuration`, after that of the issuer.
+    pub path: String,
+    /// How long to wait for an answer, in milliseconds.
+    #[serde(default = "default_timeout")]
+    pub timeout_ms: u64,
+    /// How long a document is handed on before it is fetched anew, in seconds.
+    #[serde(default = "default_refresh")]
+    pub refresh_seconds: u64,
+    /// How long the last good document is handed on while no new one can be had, in seconds.
+    #[serde(default = "default_keep")]
+    pub keep_seconds: u64,
+}
+
+/// How the gateway stands in for an authorization server.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct OAuthProxyConfig {
+    /// Takes the parameter `resource` (RFC 8707), which clients of MCP must send, out of requests to a
+    /// server that refuses it.
+    #[serde(default)]
+    pub drop_resource: bool,
+    /// Answers registrations (RFC 7591) for a server that registers nobody: the identifier of a public
+    /// client that was registered there beforehand, with the redirect URIs of all agents.
+    #[serde(default)]
+    pub client_id: Option<String>,
 }
 
 /// Where an issuer publishes its public keys (RFC 7517).

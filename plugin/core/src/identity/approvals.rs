@@ -445,7 +445,8 @@ fn compile_issuer(
         principal_prefix: String::new(),
         strict_type: true,
         authorization_server: None,
-        metadata_url: None,
+        authorization_server_metadata: None,
+        oauth_proxy: None,
     };
     let mut found = Vec::new();
     let issuer = Issuer::compile(config, &mut |_, _| None, false, path, &mut found).for_approvals();

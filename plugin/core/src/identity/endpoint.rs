@@ -83,13 +83,31 @@ impl AuthorizationEndpoint {
 
     /// A call that posts a form with the gateway's own login.
     pub(super) fn post(&self, form: Secret, login: &Rc<Secret>, most_bytes: usize) -> HttpCall {
+        let login = Some(FieldValue::Secret(Rc::clone(login)));
+        self.post_to(self.path.clone(), form, login, most_bytes)
+    }
+
+    /// A call that posts a form to another path of the same server, with this `Authorization`.
+    pub(super) fn post_to(
+        &self,
+        path: String,
+        form: Secret,
+        login: Option<FieldValue>,
+        most_bytes: usize,
+    ) -> HttpCall {
         let mut call = self.get(most_bytes);
         call.method = "POST";
+        call.path = path;
         let form_type = "application/x-www-form-urlencoded";
         call.headers.push(("content-type", FieldValue::Public(form_type.into())));
-        call.headers.push(("authorization", FieldValue::Secret(Rc::clone(login))));
+        call.headers.extend(login.map(|login| ("authorization", login)));
         call.body = Some(form);
         call
+    }
+
+    /// The `Host` that it is addressed by.
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
     }
 }
 

@@ -45,8 +45,6 @@ pub(super) struct Issuer {
     pub(super) keys: Rc<str>,
     /// What clients are told to log in at.
     pub(super) authorization_server: String,
-    /// Where its metadata is, for clients that ask the gateway for it.
-    pub(super) metadata_url: Option<String>,
     audiences: Vec<String>,
     /// How its tokens are verified.
     pub(super) source: Source,
@@ -235,13 +233,6 @@ impl Issuer {
                 Some("set `authorization_server` to the https URL of the authorization server"),
             );
         }
-        if let Some(url) = config.metadata_url.as_ref().filter(|url| !is_server_url(url)) {
-            problems.push(Problem {
-                path: format!("{path}.metadata_url"),
-                message: format!("{url:?} is not an https URL"),
-                help: Some("for example the issuer's /.well-known/openid-configuration".into()),
-            });
-        }
         let authorization_server = server.clone();
         let name: Rc<str> = config.issuer.into();
         let claims = Claims {
@@ -252,7 +243,6 @@ impl Issuer {
         claims.check(path, problems);
         Self {
             authorization_server,
-            metadata_url: config.metadata_url,
             keys: Rc::clone(&name),
             name,
             audiences: config.audiences,

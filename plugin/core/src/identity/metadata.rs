@@ -15,15 +15,11 @@ use crate::denial::LocalReply;
 /// Where documents are (RFC 9728 section 3).
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
-/// Where clients of revision 2025-03-26 look, which know no other document: they take the host of an
-/// endpoint for its authorization server.
-const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
-
 /// Where MCP endpoints are, under the public URL.
 const ENDPOINTS: &str = "/mcp";
 
 /// Seconds for which a document may be remembered.
-const CACHE: &str = "max-age=300";
+pub(super) const CACHE: &str = "max-age=300";
 
 /// How clients reach the gateway.
 pub(super) struct PublicUrl {
@@ -51,8 +47,6 @@ pub(crate) enum Asked {
         /// Whether only the header fields are wanted.
         head: bool,
     },
-    /// The metadata of the authorization server.
-    AuthorizationServer,
     /// What a page may do.
     Preflight,
     /// A method that documents do not have.
@@ -97,6 +91,16 @@ impl PublicUrl {
         Endpoint { public: self, path: String::new() }
     }
 
+    /// What comes before the gateway's own paths.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The URL of one of the gateway's own paths.
+    pub(super) fn own(&self, path: &str) -> String {
+        format!("{}{}{path}", self.origin, self.prefix)
+    }
+
     /// The resource that is the endpoint of this server.
     pub(super) fn server(&self, name: &str, slash: bool) -> Endpoint<'_> {
         let end = if slash { "/" } else { "" };
@@ -109,13 +113,6 @@ impl PublicUrl {
         let path = headers.single(":path").ok()??;
         let path = path.split_once('?').map_or(path, |(path, _)| path);
         let method = headers.single(":method").ok()??;
-        if path == AUTHORIZATION_SERVER {
-            return Some(match method {
-                "GET" | "HEAD" => Asked::AuthorizationServer,
-                "OPTIONS" => Asked::Preflight,
-                _ => Asked::OtherMethod,
-            });
-        }
         let rest = path.strip_prefix(WELL_KNOWN)?;
         let (server, slash) = match rest {
             "" | "/" => (None, false),
@@ -178,16 +175,6 @@ impl Endpoint<'_> {
         ];
         LocalReply { status: 200, headers, body }
     }
-}
-
-/// Sends a client on to the document of the authorization server itself.
-pub(super) fn elsewhere(url: &str) -> LocalReply {
-    let headers = vec![
-        ("location", url.to_owned()),
-        ("cache-control", CACHE.to_owned()),
-        ("access-control-allow-origin", "*".to_owned()),
-    ];
-    LocalReply { status: 307, headers, body: Vec::new() }
 }
 
 /// The answer to a page that asks whether it may read a document: every page may.
