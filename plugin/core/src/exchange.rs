@@ -733,16 +733,21 @@ impl Step<'_> {
     fn mask_body(&mut self, chunk: &[u8], end: bool, before: usize) {
         let Some(mask) = &mut *self.mask else { return };
         let mut effects = self.out.iter_mut().skip(before);
-        let replaced = effects.find_map(|effect| match effect {
-            Effect::ReplaceChunk(bytes) => Some(bytes),
-            _ => None,
-        });
+        let replaced =
+            effects.find(|effect| matches!(effect, Effect::ReplaceChunk(_) | Effect::Reply(_)));
         match replaced {
-            Some(bytes) => {
+            // A question of the server, as a whole answer.
+            Some(Effect::Reply(reply)) => {
+                if let Some(masked) = mask.masked(&reply.body) {
+                    reply.body = masked;
+                }
+            }
+            Some(Effect::ReplaceChunk(bytes)) => {
                 if let Some(masked) = mask.push(bytes, end) {
                     *bytes = masked;
                 }
             }
+            Some(_) => {}
             None => self.out.extend(mask.push(chunk, end).map(Effect::ReplaceChunk)),
         }
         self.audit.credential_echoed |= mask.has_found();

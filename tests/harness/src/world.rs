@@ -542,7 +542,7 @@ fn legacy_asks(
         let question = sessions.question.as_ref();
         let answer = question.and_then(|question| question.answer.clone());
         return Some(match (asked.header("last-event-id"), question, answer) {
-            (Some("e-1"), Some(_), _) => events(&[("e-2", question_of_a_tool())]),
+            (Some("e-1"), Some(_), _) => events(&[("e-2", question_of_a_tool(asked))]),
             (Some("e-2"), Some(question), Some(answer)) => {
                 let answer = answer.get("result").cloned().unwrap_or_default();
                 let text = format!("answered {answer}");
@@ -567,19 +567,22 @@ fn legacy_asks(
             let result = json!({"content": [{"type": "text", "text": "nobody was asked"}]});
             let done = json!({"jsonrpc": "2.0", "id": id, "result": result});
             Some(match resumable {
-                true => events(&[("e-1", Value::Null), ("", log), ("e-2", question_of_a_tool())]),
+                true => {
+                    events(&[("e-1", Value::Null), ("", log), ("e-2", question_of_a_tool(asked))])
+                }
                 // It has been told that nobody can be asked, and goes on.
-                false => events(&[("", question_of_a_tool()), ("", done)]),
+                false => events(&[("", question_of_a_tool(asked)), ("", done)]),
             })
         }
         _ => None,
     }
 }
 
-/// What a tool asks.
-fn question_of_a_tool() -> Value {
+/// What a tool asks. A server with a key of its own is careless with it.
+fn question_of_a_tool(asked: &Asked) -> Value {
+    let key = asked.header("x-billing-key").map(|key| format!(" ({key})")).unwrap_or_default();
     json!({"jsonrpc": "2.0", "id": 5, "method": "elicitation/create", "params": {
-        "message": "Sure?", "requestedSchema": {"type": "object", "properties": {"sure": {"type": "boolean"}}},
+        "message": format!("Sure?{key}"), "requestedSchema": {"type": "object", "properties": {"sure": {"type": "boolean"}}},
         "_meta": {"progressToken": 1},
     }})
 }

@@ -21,6 +21,13 @@ use super::rounds::{Askable, Claims, Place, Question, call_digest};
 use crate::denial::{Denial, Reason};
 use crate::request::Asked;
 
+/// Most that waits with the header fields of an answer, in bytes: what a stream begins with before its
+/// first message is short.
+const MOST_HELD: usize = 4 << 10;
+
+/// Most questions of one stream that its server is told reach nobody.
+const MOST_DECLINED: usize = 16;
+
 /// `_meta` member that names the request of a stream of subscriptions (2026-07-28, subscriptions).
 const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
@@ -376,6 +383,8 @@ struct Seen {
     /// Ids of the last event that had one, and of the one before.
     place: Place,
     questions: Vec<(Question, Option<Place>)>,
+    /// How many there were.
+    asked: usize,
 }
 
 enum Mode {
@@ -438,7 +447,7 @@ impl ExposureFilter {
     ) -> Result<(), Reason> {
         let Some(mut held) = self.held.take() else { return self.pass(chunk, end, out) };
         let passed = self.pass(chunk, end, &mut held);
-        if passed.is_err() || end || self.seen.urgent {
+        if passed.is_err() || end || self.seen.urgent || held.len() > MOST_HELD {
             out.append(&mut held);
         } else {
             self.held = Some(held);
@@ -528,7 +537,12 @@ fn events(
                         seen.urgent = true;
                         out.extend(event.with_data(&one_line(changed)))
                     }
-                    Ok(Exposed::Asked(question)) => seen.questions.push((question, place)),
+                    Ok(Exposed::Asked(question)) => {
+                        seen.asked += 1;
+                        if seen.asked <= MOST_DECLINED {
+                            seen.questions.push((question, place));
+                        }
+                    }
                     Err(reason) => failed = Some(reason),
                 }
             }
