@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use toolgate_policy::PolicyText;
+use toolgate_policy::{PolicyMode, PolicyText};
 
 use crate::Findings;
 use crate::policy_set::{Failure, PolicySet};
@@ -32,6 +32,9 @@ pub(crate) fn run(policies: &Path) -> Result<Bundle, Failure> {
     let mut policy = json!({"name": config.name, "policies": texts, "entities": config.entities});
     if let (Some(schema), Some(members)) = (config.schema, policy.as_object_mut()) {
         members.insert("schema".to_owned(), schema.into());
+    }
+    if let (PolicyMode::Shadow, Some(members)) = (config.mode, policy.as_object_mut()) {
+        members.insert("mode".to_owned(), "shadow".into());
     }
     Ok(Bundle { policy })
 }

@@ -138,7 +138,7 @@ impl ConfigurationReport {
         let compiled = Gateway::compile(&found.document, &variable);
         let (policy_set, mut problems, mut warnings) = match compiled {
             Ok(gateway) => {
-                (Some(gateway.policy_set().to_owned()), Vec::new(), listed(gateway.warnings()))
+                (Some(gateway.policy_set().to_string()), Vec::new(), listed(gateway.warnings()))
             }
             Err(problems) => (None, listed(&problems), Vec::new()),
         };

@@ -124,13 +124,19 @@ impl PolicySet {
             let config: Config = serde_json::from_slice(&found.document)
                 .map_err(|error| Failure::unusable(shown, error))?;
             let servers: Vec<String> = config.servers.keys().cloned().collect();
+            let policy = config.policy.ok_or_else(|| {
+                Failure::unusable(
+                    shown,
+                    "its policies are fetched: give the folder they are made from",
+                )
+            })?;
             let engine =
-                PolicyEngine::compile(&config.policy, &servers).map_err(|found| invalid(&found))?;
+                PolicyEngine::compile(&policy, &servers).map_err(|found| invalid(&found))?;
             let issuer = match &config.identity.issuers[..] {
                 [only] => Some(only.issuer.clone()),
                 _ => None,
             };
-            sets.push(Self::new(file, engine, config.policy, servers, issuer, false));
+            sets.push(Self::new(file, engine, policy, servers, issuer, false));
         }
         let mut sets = sets.into_iter();
         let first = sets.next().ok_or_else(|| Failure::unusable(shown, "it has no policies"))?;

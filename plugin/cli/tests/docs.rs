@@ -310,3 +310,20 @@ fn a_bundle_is_the_policy_part_of_a_configuration() {
     let (checked, _) = common::json(&["check", "policies/starter/amount-limits"]);
     assert_eq!(checked["files"][0]["configurations"][0]["policy_set"], engine.version());
 }
+
+#[test]
+fn a_bundle_says_whether_its_policies_decide() {
+    let file = std::env::temp_dir().join(format!("toolgate-bundle-{}.json", std::process::id()));
+    let valid = std::fs::read_to_string(common::fixture("valid/plain.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&valid).unwrap();
+    let bundled = |config: &Value| {
+        std::fs::write(&file, config.to_string()).unwrap();
+        let (told, code) = text(&["bundle", file.to_str().unwrap()]);
+        assert_eq!(code, 0, "{told}");
+        serde_json::from_str::<Value>(&told).unwrap()["policy"]["mode"].clone()
+    };
+    assert_eq!(bundled(&config), Value::Null);
+    config["policy"]["mode"] = json!("shadow");
+    assert_eq!(bundled(&config), "shadow");
+    std::fs::remove_file(file).unwrap();
+}

@@ -189,6 +189,7 @@ impl Gateway {
     /// likes, usually every second.
     pub fn tick(&self, now: Timestamp) -> Vec<(CallId, HttpCall)> {
         let due = self.due(now).into_iter().chain(self.identity.due(now));
+        let due = due.chain(self.policies_due(now));
         due.filter_map(|need| self.begin_in_background(need, now)).collect()
     }
 

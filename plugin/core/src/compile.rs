@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use toolgate_policy::{PolicyEngine, PolicyMode, Problem};
+use toolgate_policy::Problem;
 use toolgate_protocol::mirror::Mirror;
 
 use crate::audit::AuditFields;
@@ -21,6 +21,7 @@ use crate::identity::approvals::{self, Approvals};
 use crate::identity::{Identity, RequiredScopes};
 use crate::metrics::Metrics;
 use crate::mirrors::{self, MirroredTools};
+use crate::policies::{self, Policies};
 use crate::secret::{Secret, SecretSource};
 use crate::session::{MOST_KEYS, SHORTEST_KEY, SessionKeys, Sessions};
 use crate::shape;
@@ -134,7 +135,6 @@ impl Compiler<'_> {
             .federation
             .map(|federation| Federation::compile(federation, &server_names, &mut self.problems));
         let sessions = self.sessions(config.sessions, config.production);
-        let accepts_anonymous = config.identity.anonymous;
         let mut endpoints = server_names.clone();
         endpoints.extend(federation.iter().flat_map(Federation::endpoints).map(str::to_owned));
         let mut problems = Vec::new();
@@ -152,21 +152,21 @@ impl Compiler<'_> {
         )
         .with_approvals(approvals);
         self.problems.extend(problems);
-        let policy = match PolicyEngine::compile(&config.policy, &server_names) {
-            Ok(policy) => policy,
+        let is_given = config.policy.is_some();
+        let bundle = config.policy_bundle.map(|bundle| self.policy_bundle(bundle, is_given));
+        if !is_given && bundle.is_none() {
+            let help = "give them here, or say where they are fetched: policy_bundle";
+            self.problem("policy", "there are no policies", help);
+        }
+        let policy = config.policy.unwrap_or_else(policies::none);
+        let policies = match Policies::compile(&policy, &server_names, &identity) {
+            Ok(policies) => policies,
             Err(problems) => {
                 self.problems.extend(problems);
                 return None;
             }
         };
-        if let Some(id) = policy.asks_for_approval().filter(|_| identity.approvals().is_none()) {
-            self.problem(
-                "approvals",
-                format!("policy `{id}` has `@approval`, and nobody can approve anything"),
-                "say who signs approvals: approvals.issuers",
-            );
-        }
-        if policy.mode() == PolicyMode::Shadow {
+        if !policies.are_enforced() {
             self.warnings.push(Problem {
                 path: "policy.mode".into(),
                 message: "policy is NOT enforced: whoever the gateway knows may do everything at every server, and audit says what would be denied".into(),
@@ -176,29 +176,23 @@ impl Compiler<'_> {
         if !self.problems.is_empty() {
             return None;
         }
-        let identity = identity.with_policy(&policy, &mut self.problems);
-        if !self.problems.is_empty() {
-            return None;
-        }
-        let identity = match accepts_anonymous {
-            true => identity.with_anonymous(policy.anonymous()),
-            false => identity,
-        };
         let mut tools: BTreeMap<Rc<str>, BTreeSet<String>> = servers
             .iter()
             .map(|(name, server)| (Rc::clone(name), server.mirrored.keys().cloned().collect()))
             .collect();
-        for (server, tool) in policy.tools().chain(federation.iter().flat_map(Federation::tools)) {
+        let typed = policies.engine.tools();
+        for (server, tool) in typed.chain(federation.iter().flat_map(Federation::tools)) {
             if let Some(tools) = tools.get_mut(server) {
                 tools.insert(tool.to_owned());
             }
         }
         let gateway =
-            Gateway::new(servers, identity, policy, broker, limits, config.origins, config.audit);
+            Gateway::new(servers, identity, policies, broker, limits, config.origins, config.audit);
         Some(
             gateway
                 .with_sessions(sessions)
                 .with_federation(federation)
+                .with_policy_bundle(bundle)
                 .with_hosts(config.hosts)
                 .with_audit_fields(audit_fields)
                 .with_metrics(Metrics::new(tools)),

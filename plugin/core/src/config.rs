@@ -11,6 +11,7 @@ use toolgate_policy::PolicyConfig;
 mod approvals;
 mod credentials;
 mod identity;
+mod policy_bundle;
 mod sessions;
 
 pub use crate::federation::config::{EntryConfig, FederationConfig, MemberConfig, PortalConfig};
@@ -25,6 +26,7 @@ pub use identity::{
     IdentityConfig, IntrospectionConfig, IssuerConfig, OAuthProxyConfig, RemoteKeysConfig,
     ScopesConfig, ServerMetadataConfig,
 };
+pub use policy_bundle::PolicyBundleConfig;
 pub use sessions::SessionsConfig;
 
 /// The whole configuration.
@@ -44,8 +46,12 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// Who issues the tokens that callers present.
     pub identity: IdentityConfig,
-    /// Cedar policies, schema and entities.
-    pub policy: PolicyConfig,
+    /// Cedar policies, schema and entities; with `policy_bundle` those until the first are fetched.
+    #[serde(default)]
+    pub policy: Option<PolicyConfig>,
+    /// Where policies are fetched.
+    #[serde(default)]
+    pub policy_bundle: Option<PolicyBundleConfig>,
     /// How calls are approved that a policy with `@approval` permits; no such policy may be there where
     /// this is absent.
     #[serde(default)]

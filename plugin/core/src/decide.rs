@@ -21,6 +21,7 @@ use crate::federation::{Exposure, Goal};
 use crate::gateway::{Gateway, Server};
 use crate::identity::approvals::{self, Approved};
 use crate::identity::{AskedEndpoint, KnownCaller};
+use crate::policies::Policies;
 use crate::request::{Asked, no_arguments, unknown_server};
 use crate::upstream;
 
@@ -55,7 +56,7 @@ impl Gateway {
         let name = &*asked.head.server;
         let server = self.servers.get(name).ok_or_else(unknown_server)?;
         let operation = asked.operation()?;
-        audit.policy_set = Some(Rc::clone(&self.policy_set));
+        audit.policy_set = Some(Rc::clone(&asked.head.policies()?.set));
         let needed = match &asked.batch {
             None => self.authorize(server, asked, operation, now, audit)?,
             Some(batch) => {
@@ -105,7 +106,7 @@ impl Gateway {
                 audit.tool = Some(shortened(tool));
                 let none = no_arguments();
                 let arguments = arguments.unwrap_or(&none);
-                audit.arguments = self.audited(name, tool, arguments);
+                audit.arguments = self.audited(asked.head.policies()?, name, tool, arguments);
                 let target = Target::Tool { server: name, name: tool, arguments };
                 needed =
                     self.judge(asked, &target, now, audit, || unknown("tool", tool, asked.era))?;
@@ -187,7 +188,8 @@ impl Gateway {
             }
             Goal::Portal => {
                 self.answer_at_portal(portal, asked, facts, now, audit).and_then(|reply| {
-                    audit.policy_set = Some(Rc::clone(&self.policy_set));
+                    let policies = asked.head.policies()?;
+                    audit.policy_set = Some(Rc::clone(&policies.set));
                     Err(Stop::Answer(reply))
                 })
             }
@@ -228,18 +230,22 @@ impl Gateway {
 
     /// Whether policy permits this to the caller, whatever the answer would be told.
     pub(crate) fn permits(&self, asked: &Asked, target: &Target<'_>, now: Timestamp) -> bool {
-        let Ok(caller) = asked.head.caller() else { return false };
+        let (Ok(caller), Ok(policies)) = (asked.head.caller(), asked.head.policies()) else {
+            return false;
+        };
         let facts = request_facts(asked, caller, now);
-        self.policy.decide(&caller.principal, target, &facts).is_permit()
+        policies.engine.decide(&caller.principal, target, &facts).is_permit()
     }
 
     /// Whether policy lets the caller of `asked` see this in a list.
     pub(crate) fn visible(&self, asked: &Asked, target: &Target<'_>, now: Timestamp) -> bool {
-        let Ok(caller) = asked.head.caller() else { return false };
-        if !self.enforces_policy() {
+        let (Ok(caller), Ok(policies)) = (asked.head.caller(), asked.head.policies()) else {
+            return false;
+        };
+        if !policies.are_enforced() {
             return true;
         }
-        self.policy.visible(&caller.principal, target, &request_facts(asked, caller, now))
+        policies.engine.visible(&caller.principal, target, &request_facts(asked, caller, now))
     }
 
     fn permit_tasks(
@@ -287,13 +293,15 @@ impl Gateway {
     ) -> Result<Option<ApprovalNeeded>, Denial> {
         let caller = asked.head.caller()?;
         let principal = &caller.principal;
+        let policies = asked.head.policies()?;
         let facts = request_facts(asked, caller, now);
-        let decision = self.policy.decide(principal, target, &facts);
-        if let Some(shadow) = self.policy.shadow(principal, target, &facts, &decision) {
+        let decision = policies.engine.decide(principal, target, &facts);
+        if let Some(shadow) = policies.engine.shadow(principal, target, &facts, &decision) {
             audit.note_shadow(shadow);
         }
+        let are_enforced = policies.are_enforced();
         let Decision { outcome, policies, errors } = decision;
-        if !self.enforces_policy() && outcome != Outcome::Permit {
+        if !are_enforced && outcome != Outcome::Permit {
             return Ok(None);
         }
         audit.policies = policies;
@@ -352,7 +360,7 @@ impl Gateway {
             server: &asked.head.server,
             tool,
             arguments: arguments.unwrap_or(&none),
-            policy_set: &self.policy_set,
+            policy_set: &asked.head.policies()?.set,
             needed,
         };
         approvals.check(asked.sent_approval()?.as_ref(), &call, facts, now, audit)
@@ -366,8 +374,14 @@ impl Gateway {
     }
 
     /// What the record holds of a call's arguments.
-    fn audited(&self, server: &str, tool: &str, arguments: &Json) -> Option<String> {
-        let redacted = self.policy.redacted(server, tool, arguments);
+    fn audited(
+        &self,
+        policies: &Policies,
+        server: &str,
+        tool: &str,
+        arguments: &Json,
+    ) -> Option<String> {
+        let redacted = policies.engine.redacted(server, tool, arguments);
         let arguments = redacted.as_ref().unwrap_or(arguments);
         match self.audit.arguments {
             ArgumentsAudit::None => None,

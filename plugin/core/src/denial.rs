@@ -79,6 +79,8 @@ pub enum Reason {
     NotPermitted,
     /// Evaluating the policies failed.
     PolicyError,
+    /// No policies have been fetched yet.
+    PoliciesUnavailable,
     /// Policy permits the call once it was approved, and no approval came with it.
     ApprovalRequired,
     /// The approval that came with the call is not good for it.
@@ -141,6 +143,7 @@ impl Reason {
             Self::ArgumentTypes => ("argument_types", 200, -32602),
             Self::NotPermitted => ("not_permitted", 200, 403),
             Self::PolicyError => ("policy_error", 200, 403),
+            Self::PoliciesUnavailable => ("policies_unavailable", 503, 503),
             Self::ApprovalRequired => ("approval_required", 200, 403),
             Self::ApprovalInvalid => ("approval_invalid", 200, 403),
             Self::ApprovalUnavailable => ("approval_unavailable", 503, 503),

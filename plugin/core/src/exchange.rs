@@ -844,6 +844,7 @@ impl Step<'_> {
             Reason::Credential
             | Reason::IssuerUnavailable
             | Reason::ApprovalUnavailable
+            | Reason::PoliciesUnavailable
             | Reason::Internal
             | Reason::NotConfigured
             | Reason::ServerUnreachable

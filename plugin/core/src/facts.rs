@@ -17,6 +17,7 @@ use crate::federation::{Access, Catalogue, CatalogueKey, Fault, GivenAnswer, Ses
 use crate::gateway::Gateway;
 use crate::identity::introspection::{self, IntrospectionError, PresentedToken};
 use crate::identity::{Keys, KeysError, MetadataError, ServerMetadata, TokenAnswer, TokenRequest};
+use crate::policy_bundle::PoliciesError;
 
 /// What a decision lacks, or what is done ahead of need. Each is one call.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +46,8 @@ pub(crate) enum Need {
     Catalogue(CatalogueKey, Option<Rc<str>>),
     /// This answer brought to the server that asked.
     Answer(GivenAnswer),
+    /// The policies that are to be in force.
+    Policies,
 }
 
 /// What was found out, a failure perhaps: a question that failed is not asked again by the same
@@ -69,6 +72,8 @@ pub(crate) enum Fact {
     Era(Result<Era, Fault>),
     /// Of [`Need::Session`].
     Session(Result<Rc<Session>, Fault>),
+    /// Of [`Need::Policies`].
+    Policies(Result<(), PoliciesError>),
     /// Of the last page of a [`Need::Catalogue`].
     Catalogue(Result<Rc<Catalogue>, Fault>),
     /// Of [`Need::Answer`].
@@ -92,7 +97,11 @@ impl Need {
             Self::VaultLogin(_) | Self::LoginRenewal(_) => true,
             Self::Credential(_) | Self::LeaseRenewal(_) | Self::TokenRequest(_) => true,
             Self::Keys(_) | Self::Introspection(_) | Self::ServerMetadata => false,
-            Self::Era(..) | Self::Session(_) | Self::Catalogue(..) | Self::Answer(_) => false,
+            Self::Era(..)
+            | Self::Session(_)
+            | Self::Catalogue(..)
+            | Self::Answer(_)
+            | Self::Policies => false,
         }
     }
 }
@@ -242,6 +251,7 @@ impl Fact {
             Self::Catalogue(catalogue) => catalogue.is_err(),
             // Each answer is an answer of its own: that one was not taken says nothing of others.
             Self::Answer(_) => false,
+            Self::Policies(learned) => learned.is_err(),
         }
     }
 }
@@ -262,6 +272,7 @@ impl Need {
             Self::Session(_) => "session",
             Self::Catalogue(..) => "catalogue",
             Self::Answer(_) => "answer",
+            Self::Policies => "policies",
         }
     }
 }
@@ -280,6 +291,7 @@ impl Gateway {
             Need::TokenRequest(request) => self.identity.token_call(request, facts, now),
             Need::Era(server, access) => self.era_call(server, access, facts, now),
             Need::Session(key) => self.session_call(key, facts, now),
+            Need::Policies => self.policies_call(),
             Need::Catalogue(key, cursor) => self.catalogue_call(key, cursor.as_ref(), facts, now),
             Need::Answer(answer) => self.answer_call(answer, facts, now),
         }
@@ -316,6 +328,7 @@ impl Gateway {
             Need::TokenRequest(_) => {
                 Some(Fact::TokenAnswer(TokenAnswer::read(outcome).map(Rc::new)))
             }
+            Need::Policies => Some(Fact::Policies(self.learn_policies(outcome, now)?)),
             Need::Era(server, _) => Some(Fact::Era(self.learn_era(server, outcome, now))),
             Need::Session(key) => self.learn_session(key, outcome, now).map(Fact::Session),
             Need::Catalogue(key, cursor) => {

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use toolgate_policy::{PolicyEngine, Problem};
+use toolgate_policy::Problem;
 
 use crate::audit::AuditFields;
 use crate::calls::Calls;
@@ -16,6 +16,8 @@ use crate::federation::{Catalogues, Federation, Peers};
 use crate::identity::{Identity, RequiredScopes, TokenCache};
 use crate::metrics::Metrics;
 use crate::mirrors::{LearnedMirrors, MirroredTools};
+use crate::policies::Policies;
+use crate::policy_bundle::PolicyBundle;
 use crate::session::Sessions;
 
 /// One configuration, compiled. Made by [`Gateway::compile`], used through
@@ -23,8 +25,8 @@ use crate::session::Sessions;
 pub struct Gateway {
     pub(crate) servers: BTreeMap<Rc<str>, Server>,
     pub(crate) identity: Identity,
-    pub(crate) policy: PolicyEngine,
-    pub(crate) policy_set: Rc<str>,
+    pub(crate) policies: RefCell<Rc<Policies>>,
+    pub(crate) policy_bundle: Option<PolicyBundle>,
     pub(crate) vaults: BTreeMap<Rc<str>, Vault>,
     pub(crate) token_endpoints: BTreeMap<Rc<str>, TokenEndpoint>,
     pub(crate) credentials: BTreeMap<Rc<str>, Credential>,
@@ -66,7 +68,7 @@ impl Gateway {
     pub(crate) fn new(
         servers: BTreeMap<Rc<str>, Server>,
         identity: Identity,
-        policy: PolicyEngine,
+        policies: Policies,
         broker: Broker,
         limits: Limits,
         origins: Vec<String>,
@@ -75,8 +77,8 @@ impl Gateway {
         Self {
             servers,
             identity,
-            policy_set: policy.version().into(),
-            policy,
+            policies: RefCell::new(Rc::new(policies)),
+            policy_bundle: None,
             vaults: broker.vaults,
             token_endpoints: broker.token_endpoints,
             credentials: broker.credentials,
@@ -120,6 +122,11 @@ impl Gateway {
         self
     }
 
+    pub(crate) fn with_policy_bundle(mut self, bundle: Option<PolicyBundle>) -> Self {
+        self.policy_bundle = bundle;
+        self
+    }
+
     pub(crate) fn with_hosts(mut self, hosts: Vec<String>) -> Self {
         self.hosts = hosts;
         self
@@ -150,8 +157,13 @@ impl Gateway {
 
     /// Name and hash of the policy set that decides.
     #[must_use]
-    pub fn policy_set(&self) -> &str {
-        &self.policy_set
+    pub fn policy_set(&self) -> Rc<str> {
+        Rc::clone(&self.policies.borrow().set)
+    }
+
+    /// The policies in force. Whoever begins with them goes on with them.
+    pub(crate) fn policies(&self) -> Rc<Policies> {
+        Rc::clone(&self.policies.borrow())
     }
 
     /// The host's names for the MCP servers.
@@ -163,7 +175,8 @@ impl Gateway {
     /// be asked.
     #[must_use]
     pub fn reads_source(&self) -> bool {
-        self.policy.looks_at_source()
+        // Policies that are fetched may, before the request that they decide on is over.
+        self.policy_bundle.is_some() || self.policies.borrow().engine.looks_at_source()
     }
 
     /// Largest request body that is read, in bytes. A host may refuse to hold more.

@@ -4,6 +4,7 @@
 //! was verified (`tokens`). Clients find out by metadata and challenges where to log in and what for
 //! (`metadata`, `challenge`, `scopes`). Not here: what a principal may do (policy).
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::config::{DeniedConfig, IdentityConfig, IssuerConfig, OAuthProxyConfig
 use crate::denial::{Denial, LocalReply, Reason};
 use crate::event::{CallOutcome, HostFacts, HostQuestions, HttpCall, Timestamp};
 use crate::facts::{Facts, Need, Stop};
+use crate::policies::Policies;
 use crate::secret::{Secret, SecretSource};
 
 mod api_keys;
@@ -65,7 +67,7 @@ pub(crate) struct Identity {
     issuers: Vec<Issuer>,
     /// The one that clients reach by way of the gateway.
     authorization_server: Option<AuthorizationServer>,
-    anonymous: Option<Rc<KnownCaller>>,
+    accepts_anonymous: bool,
     leeway: Duration,
     token_bytes: usize,
     hierarchy: ScopeHierarchy,
@@ -125,7 +127,7 @@ enum Admission {
 /// What a caller is found out by, besides the header fields.
 #[derive(Clone, Copy)]
 pub(crate) struct Known<'a> {
-    pub(crate) policy: &'a PolicyEngine,
+    pub(crate) policies: &'a Policies,
     /// What was found out for the request.
     pub(crate) facts: &'a Facts,
     /// What the host vouches for.
@@ -149,6 +151,28 @@ impl From<Refused> for Unproven {
 impl From<Need> for Unproven {
     fn from(need: Need) -> Self {
         Self::Need(need)
+    }
+}
+
+/// Callers that no token tells of.
+pub(crate) struct ConfiguredCallers {
+    anonymous: Option<Rc<KnownCaller>>,
+    api_keys: BTreeMap<TokenDigest, Rc<KnownCaller>>,
+}
+
+fn anonymous(principal: Principal) -> KnownCaller {
+    KnownCaller {
+        principal,
+        subject: "anonymous".into(),
+        owner: "".into(),
+        issuer: None,
+        client: None,
+        scopes: Vec::new(),
+        issued: None,
+        proof: Proof::Other,
+        admission: Admission::Gateway,
+        binding: Binding::default(),
+        expires: None,
     }
 }
 
@@ -253,7 +277,7 @@ impl Identity {
             public,
             issuers,
             authorization_server,
-            anonymous: None,
+            accepts_anonymous: config.anonymous,
             leeway: Duration::from_secs(config.leeway_seconds),
             token_bytes,
             hierarchy,
@@ -287,38 +311,22 @@ impl Identity {
         prefixes.find_map(|prefix| caller.subject.strip_prefix(prefix)).unwrap_or(&caller.subject)
     }
 
-    /// Makes principals of those that the configuration knows by themselves.
-    pub(crate) fn with_policy(
-        mut self,
+    /// Those whom the configuration itself knows, as principals of `policy`.
+    pub(crate) fn configured_callers(
+        &self,
         policy: &PolicyEngine,
         problems: &mut Vec<Problem>,
-    ) -> Self {
-        self.api_keys = self.api_keys.with_policy(policy, problems);
-        self
+    ) -> ConfiguredCallers {
+        ConfiguredCallers {
+            anonymous: self.accepts_anonymous.then(|| Rc::new(anonymous(policy.anonymous()))),
+            api_keys: self.api_keys.callers(policy, problems),
+        }
     }
 
     /// What the host is asked about each request.
     pub(crate) fn host_questions(&self) -> HostQuestions<'_> {
         let caller = self.host.as_ref().and_then(|host| host.property.as_deref());
         HostQuestions { certificate: self.certificates, caller }
-    }
-
-    /// Lets requests without a token be decided on as this principal.
-    pub(crate) fn with_anonymous(mut self, principal: Principal) -> Self {
-        self.anonymous = Some(Rc::new(KnownCaller {
-            principal,
-            subject: "anonymous".into(),
-            owner: "".into(),
-            issuer: None,
-            client: None,
-            scopes: Vec::new(),
-            issued: None,
-            proof: Proof::Other,
-            admission: Admission::Gateway,
-            binding: Binding::default(),
-            expires: None,
-        }));
-        self
     }
 
     /// The caller that a request's header fields prove, with what was found out for the request.
@@ -370,13 +378,20 @@ impl Identity {
             return self.vouched_for(host, said, known, cache, now);
         }
         let Some(token) = self.token(headers)? else {
-            return Ok(self.anonymous.clone().ok_or_else(Refused::no_token)?);
+            return Ok(known.policies.callers.anonymous.clone().ok_or_else(Refused::no_token)?);
         };
         if token.len() > self.token_bytes {
             return Err(Refused::invalid("the token is larger than the gateway accepts").into());
         }
         let digest: TokenDigest = Sha256::digest(token).into();
-        let caller = match self.api_keys.get(&digest).cloned().or_else(|| cache.get(&digest, now)) {
+        let caller = match known
+            .policies
+            .callers
+            .api_keys
+            .get(&digest)
+            .cloned()
+            .or_else(|| cache.get(&digest, now))
+        {
             Some(caller) => caller,
             // What is remembered was looked at before.
             None if !is_token(token) => {
@@ -446,7 +461,7 @@ impl Identity {
         let caller = match cache.get(&digest, now) {
             Some(caller) => caller,
             None => {
-                let mut caller = host.caller(said, known.policy, now)?;
+                let mut caller = host.caller(said, &known.policies.engine, now)?;
                 self.hierarchy.widen(&mut caller.scopes);
                 if self.is_denied(&caller, None, &digest) {
                     let message = "the caller is refused by the configuration";
@@ -486,10 +501,11 @@ impl Identity {
         &self,
         text: &str,
         digest: &TokenDigest,
-        Known { policy, facts, .. }: Known<'_>,
+        Known { policies, facts, .. }: Known<'_>,
         cache: &mut TokenCache,
         now: Timestamp,
     ) -> Result<KnownCaller, Unproven> {
+        let policy = &policies.engine;
         let parsed = Parsed::read(text);
         let issuer = match &parsed {
             Ok(token) => {

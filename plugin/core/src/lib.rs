@@ -28,6 +28,8 @@ mod hosts;
 mod identity;
 mod metrics;
 mod mirrors;
+mod policies;
+mod policy_bundle;
 mod request;
 mod response;
 mod secret;
@@ -47,6 +49,7 @@ pub use event::{
 pub use exchange::Exchange;
 pub use gateway::Gateway;
 pub use metrics::{Measurement, MetricKind, Series, configuration_series};
+pub use policy_bundle::Note;
 pub use secret::{Secret, SecretSource};
 pub use toolgate_policy::Problem;
 pub use toolgate_protocol::headers::Headers;

@@ -23,6 +23,7 @@ use crate::federation::{
 use crate::gateway::Gateway;
 use crate::identity::approvals;
 use crate::identity::{AskedEndpoint, Known, KnownCaller, Proof, RequiredScopes};
+use crate::policies::Policies;
 use crate::secret::Secret;
 
 /// Every MCP endpoint lies under this path.
@@ -53,6 +54,8 @@ pub(crate) struct Head {
     pub(crate) portal: Option<Rc<Portal>>,
     /// Who asks; none as long as that depends on an answer of the token's issuer.
     pub(crate) caller: Option<Rc<KnownCaller>>,
+    /// The policies that decide on it, from when the caller is known.
+    pub(crate) policies: Option<Rc<Policies>>,
     pub(crate) headers: Headers,
     pub(crate) source: Option<String>,
     /// What the host vouches for.
@@ -121,6 +124,10 @@ impl Gateway {
         now: Timestamp,
         audit: &mut AuditRecord,
     ) -> Result<Head, Denial> {
+        if self.awaits_policies() {
+            let message = "the gateway has no policies yet; try again later";
+            return Err(Denial::new(Reason::PoliciesUnavailable, message));
+        }
         let header = |name: &str| headers.single(name).map_err(Denial::from);
         let path = header(":path")?.unwrap_or_default();
         let path = path.split_once('?').map_or(path, |(path, _)| path);
@@ -168,6 +175,7 @@ impl Gateway {
             endpoint: name.into(),
             portal: None,
             caller: None,
+            policies: None,
             headers,
             source,
             host,
@@ -229,7 +237,8 @@ impl Gateway {
         let name = &*head.endpoint;
         let endpoint =
             AskedEndpoint { server: name, slash: head.slash, scopes: self.required_scopes(name) };
-        let known = Known { policy: &self.policy, facts, host: &head.host };
+        let policies = self.policies();
+        let known = Known { policies: &policies, facts, host: &head.host };
         let mut tokens = self.tokens.borrow_mut();
         let caller =
             self.identity.caller(&head.headers, endpoint, known, &mut tokens, now, audit)?;
@@ -252,11 +261,21 @@ impl Gateway {
             }
         }
         head.caller = Some(caller);
+        head.policies = Some(policies);
         Ok(())
     }
 }
 
 impl Head {
+    /// The policies that decide on it.
+    ///
+    /// # Errors
+    /// A [`Denial`] when the caller is not known yet: nobody may do anything then.
+    pub(crate) fn policies(&self) -> Result<&Policies, Denial> {
+        let unknown = || Denial::new(Reason::Internal, "the caller is not known");
+        self.policies.as_deref().ok_or_else(unknown)
+    }
+
     /// Who asks.
     ///
     /// # Errors

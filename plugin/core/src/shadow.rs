@@ -2,7 +2,7 @@
 //!
 //! Not here: what they say (`toolgate_policy`), the decision (`decide`).
 
-use toolgate_policy::{Outcome, PolicyMode, Refusal, ShadowDecision, Target};
+use toolgate_policy::{Outcome, Refusal, ShadowDecision, Target};
 
 use crate::audit::AuditRecord;
 use crate::decide::request_facts;
@@ -23,11 +23,6 @@ pub(crate) struct ShadowLists {
 }
 
 impl Gateway {
-    /// Whether policy decides, or only says what it would decide.
-    pub(crate) fn enforces_policy(&self) -> bool {
-        self.policy.mode() == PolicyMode::Enforce
-    }
-
     /// Whether policy lets the caller of `asked` see this in a list. What would be otherwise with the
     /// policies in shadow is counted.
     pub(crate) fn listed(
@@ -38,9 +33,11 @@ impl Gateway {
         counts: &mut ShadowLists,
     ) -> bool {
         let is_visible = self.visible(asked, target, now);
-        let Ok(caller) = asked.head.caller() else { return false };
+        let (Ok(caller), Ok(policies)) = (asked.head.caller(), asked.head.policies()) else {
+            return false;
+        };
         let facts = request_facts(asked, caller, now);
-        match self.policy.visible_in_shadow(&caller.principal, target, &facts) {
+        match policies.engine.visible_in_shadow(&caller.principal, target, &facts) {
             Some(true) if !is_visible => counts.listed += 1,
             Some(false) if is_visible => counts.hidden += 1,
             _ => {}

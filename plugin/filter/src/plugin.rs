@@ -73,6 +73,13 @@ impl RootContext for Plugin {
         });
         let environment = |name: &str| std::env::var(name).ok();
         match Gateway::compile(&document, &environment) {
+            Ok(gateway) if gateway.needs_a_timer() && !host.has_a_timer() => {
+                log::error!(
+                    "toolgate configuration: policy_bundle: this host has no timer to fetch policies by; give them in `policy`"
+                );
+                self.configured(None, host);
+                host.accepts_bad_configuration()
+            }
             Ok(gateway) => {
                 // Record ids must differ between workers; nothing secret hangs on it, since the
                 // randomness of one host is not for secrets.

@@ -131,6 +131,10 @@ impl Worker {
         let Some(gateway) = &self.gateway else { return };
         while let Some((id, outcome)) = finished.pop() {
             let done = gateway.finish_call(id, outcome, now());
+            gateway.take_notes(|note| match note.is_problem {
+                true => log::error!("toolgate {}", note.text),
+                false => log::info!("toolgate {}", note.text),
+            });
             for waiting in done.waiting() {
                 let Some((context, exchange)) = self.waiter(*waiting) else { continue };
                 // A context that the host has forgotten has nothing to go on with.

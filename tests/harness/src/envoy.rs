@@ -84,7 +84,7 @@ impl Envoy {
             let mut plugin = configuration::plugin(scenario.configuration.as_ref())?;
             let mut clusters = clusters.as_array().cloned().unwrap_or_default();
             // The demo has no identity provider; it is reached like a server.
-            if plugin["identity"].to_string().contains("\"cluster\":\"idp\"") {
+            if plugin.to_string().contains("\"cluster\":\"idp\"") {
                 let mut idp = clusters.first().cloned().unwrap_or_default();
                 idp["name"] = json!("idp");
                 clusters.push(idp);

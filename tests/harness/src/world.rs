@@ -241,6 +241,7 @@ fn idp(asked: &Asked, behaviour: Behaviour) -> Answer {
             }
             reply(200, &set)
         }
+        ("GET", "/bundle") => bundle(asked, behaviour),
         ("GET", "/approvals/jwks") => reply(200, &json!({"keys": [crate::people::approval_key()]})),
         ("POST", "/introspect") => {
             let login = format!("toolgate:{}", secret("INTROSPECTION_SECRET"));
@@ -309,6 +310,40 @@ fn idp(asked: &Asked, behaviour: Behaviour) -> Answer {
         }
         _ => reply(404, &json!({})),
     }
+}
+
+/// Policies as `toolgate bundle` writes them: the demo's, rotated with one more, and wrong ones.
+fn bundle(asked: &Asked, behaviour: Behaviour) -> Answer {
+    let plugin = crate::configuration::plugin(None).unwrap_or_default();
+    let mut policy = plugin.get("policy").cloned().unwrap_or_default();
+    policy["name"] = json!("fetched");
+    let etag = match behaviour {
+        Behaviour::Rotated => {
+            policy["policies"]["more.cedar"] = json!(
+                "@id(\"no-echo\") forbid (principal, action in MCP::Action::\"call_tool\", \
+                 resource == MCP::Tool::\"everything/echo\");"
+            );
+            "\"2\""
+        }
+        Behaviour::NoKeys => {
+            policy["policies"]["more.cedar"] =
+                json!("permit (principal, action, resource == MCP::Tool::\"nowhere/x\");");
+            "\"3\""
+        }
+        Behaviour::Huge => return json_of_bytes(vec![b' '; 9 << 20]),
+        _ => "\"1\"",
+    };
+    if asked.header("if-none-match") == Some(etag) {
+        return Answer::Reply(Reply { status: 304, ..Reply::default() });
+    }
+    let mut reply = json_reply(200, &json!({"policy": policy}));
+    reply.headers.push(("etag".into(), etag.into()));
+    Answer::Reply(reply)
+}
+
+fn json_of_bytes(body: Vec<u8>) -> Answer {
+    let headers = vec![("content-type".into(), "application/json".into())];
+    Answer::Reply(Reply { status: 200, headers, chunks: vec![body] })
 }
 
 fn vault(state: &mut State, asked: &Asked, behaviour: Behaviour) -> Answer {

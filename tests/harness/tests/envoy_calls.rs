@@ -4,16 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use toolgate_harness::envoy::Envoy;
 use toolgate_harness::people::Issuer;
 use toolgate_harness::play::{Driver as _, Request, request};
 use toolgate_harness::repository;
-use toolgate_harness::scenario::{Behaviour, Scenario, read_all};
+use toolgate_harness::scenario::{Behaviour, ExchangeScript, Scenario, read_all};
 use toolgate_harness::wire;
-use toolgate_harness::world::World;
+use toolgate_harness::world::{Asked, World};
 
 /// How long anything may take on a slow machine before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,6 +24,58 @@ fn until(what: &str, holds: impl Fn() -> bool) {
         assert!(begin.elapsed() < PATIENCE, "in vain: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+/// What becomes of bob's call of `echo`: the tool's answer, or the gateway's error.
+fn called(port: u16, issuer: &Issuer, script: &ExchangeScript) -> String {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let echo = request(script, issuer, since_epoch).unwrap();
+    let seen = wire::exchange(port, &echo, &|| true).unwrap();
+    String::from_utf8(seen.body).unwrap()
+}
+
+#[test]
+fn policies_are_fetched_renewed_and_kept_while_nothing_better_can_be_had() {
+    let program = std::env::var("ENVOY").unwrap_or_else(|_| "envoy".into());
+    let issuer = Issuer::demo().unwrap();
+    let scenarios = read_all(&repository::path("tests/scenarios")).unwrap();
+    let mut scenario: Scenario = scenarios
+        .into_iter()
+        .find(|scenario| scenario.name == "newer_policies_come_into_force_and_wrong_ones_do_not")
+        .unwrap();
+    scenario.configuration = Some(json!({
+        "policy": null,
+        "policy_bundle": {"cluster": "idp", "path": "/bundle", "poll_seconds": 1},
+    }));
+    let envoy = Envoy::start(&program, std::slice::from_ref(&scenario)).unwrap();
+    let world = Arc::new(World::default());
+    let fetches = |behaviour| {
+        world.behave(&BTreeMap::from([("idp".to_owned(), behaviour)]));
+        world.take_asked();
+    };
+    fetches(Behaviour::Error);
+    let session = envoy.start(&scenario, Arc::clone(&world)).unwrap();
+    let port = envoy.port(&scenario.name).unwrap();
+    let call = || called(port, &issuer, &scenario.exchanges[0]);
+
+    assert!(call().contains("policies_unavailable"));
+    fetches(Behaviour::Well);
+    until("the first policies are in force", || call().contains("called echo"));
+    fetches(Behaviour::Rotated);
+    until("newer ones are in force", || call().contains("Unknown tool"));
+    // Two fetches: what the first brought has been looked at when the second is made.
+    for worse in [Behaviour::NoKeys, Behaviour::Garbage, Behaviour::Error] {
+        fetches(worse);
+        let mut polls = 0;
+        let polled = |asked: Asked| usize::from(asked.cluster == "idp");
+        while polls < 2 {
+            assert!(call().contains("Unknown tool"), "{worse:?}");
+            polls += world.take_asked().into_iter().map(polled).sum::<usize>();
+        }
+    }
+    fetches(Behaviour::Well);
+    until("good ones are in force again", || call().contains("called echo"));
+    drop(session);
 }
 
 #[test]

@@ -14,12 +14,11 @@ use crate::event::Timestamp;
 /// What stands for the issuer of those who hold a key.
 pub(super) const ISSUER: &str = "api_keys";
 
-/// Callers by the SHA-256 of their key.
+/// Keys by their SHA-256.
 pub(super) struct ApiKeys {
     /// The header that carries a key besides `Authorization: Bearer`, in lower case.
     pub(super) header: Option<String>,
-    callers: BTreeMap<TokenDigest, Rc<KnownCaller>>,
-    /// What becomes of `callers` once there is a policy.
+    /// Who holds which.
     keys: Vec<(TokenDigest, ApiKeyConfig)>,
     prefix: String,
 }
@@ -71,30 +70,32 @@ impl ApiKeys {
             let message = format!("{header:?} is not a header for keys");
             report("identity.api_keys.header".into(), message, "for example \"x-api-key\"");
         }
-        Self { header, callers: BTreeMap::new(), keys, prefix: config.principal_prefix }
+        Self { header, keys, prefix: config.principal_prefix }
     }
 
     pub(super) fn prefix(&self) -> Option<&str> {
         (!self.keys.is_empty()).then_some(self.prefix.as_str())
     }
 
-    /// Makes principals of those who hold a key.
+    /// Those who hold a key, as principals of `policy`, by the SHA-256 of the key. What is looked up is
+    /// the digest of what was sent, so that the time it takes says nothing of the keys there are.
     ///
     /// # Errors
     /// The problem with each that cannot be one.
-    pub(super) fn with_policy(
-        mut self,
+    pub(super) fn callers(
+        &self,
         policy: &PolicyEngine,
         problems: &mut Vec<Problem>,
-    ) -> Self {
-        for (index, (digest, key)) in std::mem::take(&mut self.keys).into_iter().enumerate() {
+    ) -> BTreeMap<TokenDigest, Rc<KnownCaller>> {
+        let mut callers = BTreeMap::new();
+        for (index, (digest, key)) in self.keys.iter().enumerate() {
             let subject = format!("{}{}", self.prefix, key.name);
             let caller = Caller {
                 id: subject.clone(),
                 issuer: ISSUER.into(),
                 client: None,
-                groups: key.groups,
-                roles: key.roles,
+                groups: key.groups.clone(),
+                roles: key.roles.clone(),
                 claims: BTreeMap::new(),
             };
             match policy.principal(&caller) {
@@ -116,24 +117,18 @@ impl ApiKeys {
                         subject: subject.into(),
                         issuer: Some(ISSUER.into()),
                         client: None,
-                        scopes: key.scopes,
+                        scopes: key.scopes.clone(),
                         issued: None,
                         proof: Proof::Other,
                         admission,
                         binding: Binding::default(),
                         expires: Some(Timestamp(std::time::Duration::MAX)),
                     };
-                    self.callers.insert(digest, Rc::new(caller));
+                    callers.insert(*digest, Rc::new(caller));
                 }
             }
         }
-        self
-    }
-
-    /// Who holds the key with this digest. What is looked up is the digest of what was sent, so that
-    /// the time it takes says nothing of the keys there are.
-    pub(super) fn get(&self, digest: &TokenDigest) -> Option<&Rc<KnownCaller>> {
-        self.callers.get(digest)
+        callers
     }
 }
 

@@ -24,6 +24,11 @@ pub(crate) struct TokenCache {
 }
 
 impl TokenCache {
+    /// Forgets who callers are: other policies know them otherwise. What is known of tokens stays.
+    pub(crate) fn forget_callers(&mut self) {
+        self.callers.clear();
+    }
+
     pub(super) fn is_inactive(&self, digest: &TokenDigest, now: Timestamp) -> bool {
         self.inactive.get(digest).is_some_and(|until| now < *until)
     }

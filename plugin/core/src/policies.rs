@@ -1,0 +1,63 @@
+//! The policies in force, and whom they know without a token.
+//!
+//! A set of policies and the principals made for it belong together: a request goes on with the set by
+//! which its caller was made a principal, though another comes into force meanwhile. Not here: where
+//! another comes from (`policy_bundle`).
+
+use std::rc::Rc;
+
+use toolgate_policy::{PolicyConfig, PolicyEngine, PolicyMode, PolicyText, Problem};
+
+use crate::identity::{ConfiguredCallers, Identity};
+
+/// One set of policies, compiled.
+pub(crate) struct Policies {
+    pub(crate) engine: PolicyEngine,
+    /// Its name and hash.
+    pub(crate) set: Rc<str>,
+    /// Callers that no token tells of.
+    pub(crate) callers: ConfiguredCallers,
+}
+
+impl Policies {
+    /// Compiles policies for these servers and callers.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub(crate) fn compile(
+        config: &PolicyConfig,
+        servers: &[String],
+        identity: &Identity,
+    ) -> Result<Self, Vec<Problem>> {
+        let engine = PolicyEngine::compile(config, servers)?;
+        let mut problems = Vec::new();
+        if let Some(id) = engine.asks_for_approval().filter(|_| identity.approvals().is_none()) {
+            problems.push(Problem {
+                path: "approvals".into(),
+                message: format!("policy `{id}` has `@approval`, and nobody can approve anything"),
+                help: Some("say who signs approvals: approvals.issuers".into()),
+            });
+        }
+        let callers = identity.configured_callers(&engine, &mut problems);
+        match problems.is_empty() {
+            true => Ok(Self { set: engine.version().into(), engine, callers }),
+            false => Err(problems),
+        }
+    }
+
+    /// Whether they decide, or only say what they would decide.
+    pub(crate) fn are_enforced(&self) -> bool {
+        self.engine.mode() == PolicyMode::Enforce
+    }
+}
+
+/// Policies that permit nothing.
+pub(crate) fn none() -> PolicyConfig {
+    PolicyConfig {
+        name: "none".into(),
+        policies: PolicyText::One(String::new()),
+        schema: None,
+        entities: Vec::new(),
+        mode: PolicyMode::Enforce,
+    }
+}
