@@ -19,6 +19,8 @@ class Quiet(BaseHTTPRequestHandler):
     """Speaks HTTP/1.1 and logs nothing."""
 
     protocol_version = "HTTP/1.1"
+    # Otherwise the body waits until the head is acknowledged, forty milliseconds later.
+    disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing."""
@@ -109,7 +111,8 @@ class Front:
     vault_port: int
     log: Path
     modes: dict[str, str] = field(default_factory=dict)
-    """What is done with paths that hold this: `hold`, `garbage` or `huge`."""
+    """What is done with paths that hold this: `hold`, `garbage`, `huge`, or `wait` until it is released."""
+    release: threading.Event = field(default_factory=threading.Event)
     port: int = 0
 
     def start(self) -> None:
@@ -139,6 +142,8 @@ class Front:
         elif mode == "huge":
             request.reply(200, HUGE)
         else:
+            if mode == "wait":
+                self.release.wait(HELD_SECONDS)
             connection = http.client.HTTPConnection("127.0.0.1", self.vault_port, timeout=10)
             try:
                 connection.request(request.command, request.path, body, headers)

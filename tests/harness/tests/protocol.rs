@@ -1,4 +1,4 @@
-//! docs/protocol.md, docs/federation.md and docs/authentication.md: the table of methods is the filter's, and
+//! docs/protocol.md, docs/federation.md, docs/authentication.md and docs/credentials.md: the table of methods is the filter's, and
 //! clauses name scenarios and tests that exist.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -32,6 +32,7 @@ const DOCUMENTS: &[(&str, &[&str])] = &[
             "identity_sessions",
         ],
     ),
+    ("docs/credentials.md", &["credentials", "credential_sources", "credential_echoes"]),
 ];
 
 /// The part of a document under this heading, up to the next one.

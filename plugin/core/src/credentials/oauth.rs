@@ -88,14 +88,8 @@ impl TokenEndpoint {
         call.headers.push(("accept", FieldValue::Public("application/json".into())));
         match self.authentication {
             ClientAuthentication::Basic => {
-                // Both parts are form-encoded first: RFC 6749 section 2.3.1.
-                let pair = Secret::new(format!(
-                    "{}:{}",
-                    percent_encoded(&self.client_id),
-                    percent_encoded(secret.expose())
-                ));
-                let value = Secret::new(format!("Basic {}", STANDARD.encode(pair.expose())));
-                call.headers.push(("authorization", FieldValue::Secret(Rc::new(value))));
+                let login = Rc::new(basic_login(&self.client_id, secret));
+                call.headers.push(("authorization", FieldValue::Secret(login)));
             }
             ClientAuthentication::Post => form.extend([
                 ("client_id", self.client_id.as_str()),
@@ -107,6 +101,14 @@ impl TokenEndpoint {
         call.body = Some(Secret::new(pairs.join("&")));
         Some(call)
     }
+}
+
+/// The `Authorization` by which a client authenticates with its secret: RFC 6749 section 2.3.1, both
+/// parts form-encoded first.
+pub(crate) fn basic_login(client_id: &str, secret: &Secret) -> Secret {
+    let secret = Secret::new(percent_encoded(secret.expose()));
+    let pair = Secret::new(format!("{}:{}", percent_encoded(client_id), secret.expose()));
+    Secret::new(format!("Basic {}", STANDARD.encode(pair.expose())))
 }
 
 impl AccessToken {

@@ -313,3 +313,42 @@ pub(super) fn answer(outcome: &CallOutcome) -> Result<Answer, CredentialError> {
         CallOutcome::Response { status, .. } => Err(CredentialError::Status(*status)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use toolgate_protocol::headers::Headers;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_no_text_for_a_header_is_refused() {
+        let secret = VaultSecret {
+            vault: "main".into(),
+            engine: Engine::Kv1,
+            path: Template::parse("/v1/kv/x").unwrap(),
+            fields: vec!["/key".into()],
+            ttl: None,
+        };
+        let long = format!("{:?}", "x".repeat(9000));
+        for (value, error) in [
+            ("7", CredentialError::Field),
+            ("null", CredentialError::Field),
+            ("true", CredentialError::Field),
+            ("{}", CredentialError::Field),
+            (r#"["key"]"#, CredentialError::Field),
+            (r#""""#, CredentialError::Value),
+            (r#"" key""#, CredentialError::Value),
+            (r#""key\n""#, CredentialError::Value),
+            (r#""k\u0000ey""#, CredentialError::Value),
+            (r#""schlüssel""#, CredentialError::Value),
+            (&long, CredentialError::Value),
+        ] {
+            let body = format!(r#"{{"data": {{"key": {value}}}}}"#).into_bytes();
+            let outcome = CallOutcome::Response { status: 200, headers: Headers::default(), body };
+            let found = secret.read_answer(&outcome, Timestamp::default());
+            assert_eq!(found.err(), Some(error), "{value}");
+        }
+    }
+}

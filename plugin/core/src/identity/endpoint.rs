@@ -115,16 +115,3 @@ fn is_host_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:[]|".contains(c);
     !name.is_empty() && name.len() <= 253 && name.chars().all(plain)
 }
-
-/// A text as it may stand in a form (URL standard, application/x-www-form-urlencoded).
-pub(super) fn form_encoded(text: &str) -> String {
-    use std::fmt::Write as _;
-    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._*".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let _infallible = write!(encoded, "%{byte:02X}");
-        }
-        encoded
-    })
-}

@@ -8,14 +8,13 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use toolgate_policy::Problem;
 use toolgate_protocol::json::Json;
 
-use super::endpoint::{AuthorizationEndpoint, EndpointConfig, form_encoded};
+use super::endpoint::{AuthorizationEndpoint, EndpointConfig};
 use super::tokens::TokenDigest;
 use crate::config::IntrospectionConfig;
+use crate::credentials::{basic_login, percent_encoded};
 use crate::event::{CallOutcome, HttpCall};
 use crate::secret::Secret;
 
@@ -75,15 +74,7 @@ impl Introspection {
                 help: Some("choose 1 to 3600 seconds: as long may a revoked token work".into()),
             });
         }
-        // RFC 6749 section 2.3.1: both parts encoded, then Basic.
-        let login = secret.map(|secret| {
-            let pair = Secret::new(format!(
-                "{}:{}",
-                form_encoded(&config.client_id),
-                Secret::new(form_encoded(secret.expose())).expose()
-            ));
-            Rc::new(Secret::new(format!("Basic {}", STANDARD.encode(pair.expose()))))
-        });
+        let login = secret.map(|secret| Rc::new(basic_login(&config.client_id, secret)));
         let IntrospectionConfig { cluster, scheme, authority, path: at, timeout_ms, .. } = config;
         let endpoint = EndpointConfig { cluster, scheme, authority, path: at, timeout_ms };
         Self {
@@ -100,7 +91,7 @@ impl Introspection {
     }
 
     pub(super) fn call(&self, token: &PresentedToken) -> Option<HttpCall> {
-        let token = Secret::new(form_encoded(token.text.expose()));
+        let token = Secret::new(percent_encoded(token.text.expose()));
         let form = format!("token={}&token_type_hint=access_token", token.expose());
         Some(self.endpoint.post(Secret::new(form), self.login.as_ref()?, MOST_BYTES))
     }
