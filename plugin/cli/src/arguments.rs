@@ -78,6 +78,10 @@ pub(crate) enum Command {
     Bundle {
         /// A folder of policies, or a configuration whose policies are wanted.
         policies: PathBuf,
+        /// Write `policy_checked` too, by which the plugin knows that they were validated and does not do it
+        /// again. It holds for plugins that validate by the same rules as this command.
+        #[arg(long)]
+        checked: bool,
     },
     /// Write the completions of a shell to the output.
     Completions {

@@ -17,14 +17,18 @@ use crate::terminal::Terminal;
 #[derive(Serialize)]
 pub(crate) struct Bundle {
     policy: Value,
+    /// What says that they were validated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_checked: Option<String>,
 }
 
 /// Makes the `policy` part of the folder or configuration `policies`.
 ///
 /// # Errors
 /// What is wrong with them.
-pub(crate) fn run(policies: &Path) -> Result<Bundle, Failure> {
+pub(crate) fn run(policies: &Path, checked: bool) -> Result<Bundle, Failure> {
     let config = PolicySet::load(policies)?.config;
+    let policy_checked = checked.then(|| config.checked());
     let texts = match config.policies {
         PolicyText::One(text) => text.into(),
         PolicyText::Files(files) => json!(files),
@@ -36,7 +40,7 @@ pub(crate) fn run(policies: &Path) -> Result<Bundle, Failure> {
     if let (PolicyMode::Shadow, Some(members)) = (config.mode, policy.as_object_mut()) {
         members.insert("mode".to_owned(), "shadow".into());
     }
-    Ok(Bundle { policy })
+    Ok(Bundle { policy, policy_checked })
 }
 
 impl Findings for Bundle {

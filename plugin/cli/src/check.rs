@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use toolgate_core::Gateway;
+use toolgate_core::config::Config;
 
 use crate::document::{self, Found, Variables};
 use crate::policy_set::{Failure, PolicySet};
@@ -53,6 +54,9 @@ pub(crate) struct ConfigurationReport {
     /// Name and hash of its policies, when it compiles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) policy_set: Option<String>,
+    /// What the configuration can say as `policy_checked`, when they are valid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) policy_checked: Option<String>,
     /// The environment variables that the host must have.
     pub(crate) environment: BTreeSet<String>,
     pub(crate) problems: Vec<Problem>,
@@ -109,15 +113,20 @@ impl FileReport {
 
     /// A policy set without a gateway.
     fn of_folder(folder: &Path) -> Self {
-        let (error, policy_set, problems) = match PolicySet::load(folder) {
-            Ok(set) => (None, Some(set.engine.version().to_owned()), Vec::new()),
-            Err(Failure::Invalid { problems, .. }) => (None, None, problems),
-            Err(Failure::Unusable(error)) => (Some(error), None, Vec::new()),
+        let set = PolicySet::load(folder);
+        let loaded = set.as_ref().ok();
+        let policy_set = loaded.map(|set| set.engine.version().to_owned());
+        let policy_checked = loaded.map(|set| set.config.checked());
+        let (error, problems) = match set {
+            Ok(_) => (None, Vec::new()),
+            Err(Failure::Invalid { problems, .. }) => (None, problems),
+            Err(Failure::Unusable(error)) => (Some(error), Vec::new()),
         };
         let found = ConfigurationReport {
             path: String::new(),
             valid: problems.is_empty(),
             policy_set,
+            policy_checked,
             environment: BTreeSet::new(),
             problems,
             warnings: Vec::new(),
@@ -135,7 +144,7 @@ impl ConfigurationReport {
     fn new(found: Found, environment: Environment) -> Self {
         let needed = RefCell::default();
         let variable = |name: &str| variable(name, &found.variables, environment, &needed);
-        let compiled = Gateway::compile(&found.document, &variable);
+        let compiled = Gateway::check(&found.document, &variable);
         let (policy_set, mut problems, mut warnings) = match compiled {
             Ok(gateway) => {
                 (Some(gateway.policy_set().to_string()), Vec::new(), listed(gateway.warnings()))
@@ -149,12 +158,19 @@ impl ConfigurationReport {
         Self {
             path: found.path,
             valid: problems.is_empty(),
+            policy_checked: policy_set.as_ref().and_then(|_| policy_checked(&found.document)),
             policy_set,
             environment: needed.into_inner(),
             problems,
             warnings,
         }
     }
+}
+
+/// The digest of the policies in a configuration that is valid.
+fn policy_checked(document: &[u8]) -> Option<String> {
+    let config: Config = serde_json::from_slice(document).ok()?;
+    Some(config.policy?.checked())
 }
 
 pub(crate) fn listed(problems: &[toolgate_core::Problem]) -> Vec<Problem> {

@@ -78,7 +78,9 @@ fn run(command: Command, output: &mut dyn Write) -> io::Result<u8> {
         Command::Diff(options) => tell(options.json, output, diff::run(&options)),
         Command::Schema(options) => tell(options.json, output, schema::run(&options)),
         Command::Approve(options) => tell(options.json, output, approve::run(&options)),
-        Command::Bundle { policies } => tell(false, output, bundle::run(&policies)),
+        Command::Bundle { policies, checked } => {
+            tell(false, output, bundle::run(&policies, checked))
+        }
         Command::Completions { shell } => {
             // It takes a writer that fails for a fault of the program, so it gets one that never does.
             let mut script = Vec::new();

@@ -119,7 +119,7 @@ impl PolicySet {
                 file: shown.to_string(),
                 problems: check::listed(problems),
             };
-            Gateway::compile(&found.document, &placeholder).map_err(|found| invalid(&found))?;
+            Gateway::check(&found.document, &placeholder).map_err(|found| invalid(&found))?;
             // It compiled, so it is a configuration.
             let config: Config = serde_json::from_slice(&found.document)
                 .map_err(|error| Failure::unusable(shown, error))?;

@@ -36,6 +36,9 @@ fn configuration(
     if let Some(policy_set) = &found.policy_set {
         terminal.line(&format!("  policy set {}", plain(policy_set)))?;
     }
+    if let Some(checked) = &found.policy_checked {
+        terminal.line(&format!("  policy_checked: {}", plain(checked)))?;
+    }
     for found in &found.problems {
         problem("", found, terminal)?;
     }

@@ -248,3 +248,54 @@ fn version_is_the_workspace_s() {
     let expected = format!("toolgate {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
 }
+
+/// A configuration of these policies, checked; what is reported.
+fn checked(policies: &str, digest: Option<&str>) -> (Value, i32) {
+    let text = std::fs::read_to_string(fixture("valid/plain.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    config["policy"]["policies"] = policies.into();
+    if let Some(digest) = digest {
+        config["policy_checked"] = digest.into();
+    }
+    let file = format!("toolgate-checked-{}-{}.json", std::process::id(), config.to_string().len());
+    let file = std::env::temp_dir().join(file);
+    std::fs::write(&file, config.to_string()).unwrap();
+    let found = check(&file);
+    std::fs::remove_file(file).unwrap();
+    found
+}
+
+#[test]
+fn the_digest_that_check_writes_is_the_one_that_a_configuration_needs() {
+    let policy = |number: usize| {
+        format!(
+            "@id(\"p{number}\") permit (principal, action == MCP::Action::\"connect\", resource);\n"
+        )
+    };
+    let many: String = (0..=1000).map(policy).collect();
+    let (report, code) = checked(&many, None);
+    assert_eq!(code, 1, "{report}");
+    let problem = &report["configurations"][0]["problems"][0];
+    assert_eq!(problem["path"], "policy_checked");
+    let help = problem["help"].as_str().unwrap();
+    let digest = help.split_whitespace().last().unwrap();
+
+    let (report, code) = checked(&many, Some(digest));
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(report["configurations"][0]["policy_checked"], digest);
+
+    let (report, code) = checked(&(many.clone() + &policy(2000)), Some(digest));
+    assert_eq!(code, 1, "{report}");
+    let problem = &report["configurations"][0]["problems"][0];
+    assert!(problem["message"].as_str().unwrap().contains("not the policies"), "{report}");
+
+    // What the digest is of, and wrong all the same, is found out here.
+    let wrong = "@id(\"p\") permit (principal, action == MCP::Action::\"conect\", resource);";
+    let (report, code) = checked(wrong, Some(digest));
+    assert_eq!(code, 1, "{report}");
+    let problems = report["configurations"][0]["problems"].as_array().unwrap();
+    assert!(
+        problems.iter().any(|problem| problem["message"].as_str().unwrap().contains("conect")),
+        "{report}"
+    );
+}

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use toolgate_policy::Problem;
+use toolgate_policy::{MOST_UNCHECKED, Problem, Validation};
 use toolgate_protocol::mirror::Mirror;
 
 use crate::audit::AuditFields;
@@ -62,8 +62,26 @@ impl Gateway {
     /// # Errors
     /// Every [`Problem`] with the path of its field.
     pub fn compile(document: &[u8], environment: &dyn Environment) -> Result<Self, Vec<Problem>> {
+        Self::compile_with(document, environment, false)
+    }
+
+    /// Compiles a configuration document and validates all its policies, also those that say they were
+    /// checked: what [`Self::compile`] then believes is found out here.
+    ///
+    /// # Errors
+    /// Every [`Problem`] with the path of its field.
+    pub fn check(document: &[u8], environment: &dyn Environment) -> Result<Self, Vec<Problem>> {
+        Self::compile_with(document, environment, true)
+    }
+
+    fn compile_with(
+        document: &[u8],
+        environment: &dyn Environment,
+        validates_all: bool,
+    ) -> Result<Self, Vec<Problem>> {
         let config: Config = shape::read(document)?;
-        let mut compiler = Compiler { environment, problems: Vec::new(), warnings: Vec::new() };
+        let mut compiler =
+            Compiler { environment, problems: Vec::new(), warnings: Vec::new(), validates_all };
         match compiler.gateway(config) {
             Some(gateway) => Ok(gateway.with_warnings(compiler.warnings)),
             None => Err(compiler.problems),
@@ -75,6 +93,7 @@ pub(crate) struct Compiler<'a> {
     environment: &'a dyn Environment,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
+    validates_all: bool,
 }
 
 impl Compiler<'_> {
@@ -159,13 +178,36 @@ impl Compiler<'_> {
             self.problem("policy", "there are no policies", help);
         }
         let policy = config.policy.unwrap_or_else(policies::none);
-        let policies = match Policies::compile(&policy, &server_names, &identity) {
+        let checked = config.policy_checked.as_deref();
+        if checked.is_some() && !is_given {
+            let help = "take it out: what is fetched says itself that it was checked";
+            self.problem("policy_checked", "there is no `policy` that was checked", help);
+        }
+        if self.validates_all && checked.is_some_and(|checked| checked != policy.checked()) {
+            self.problem(
+                "policy_checked",
+                "these are not the policies and the schema that were checked, or other rules hold",
+                &format!("if there are no other problems, set it to {}", policy.checked()),
+            );
+        }
+        let validation = match self.validates_all {
+            true => Validation::Full,
+            false => policies::validation(checked),
+        };
+        let policies = match Policies::compile(&policy, &server_names, &identity, validation) {
             Ok(policies) => policies,
             Err(problems) => {
                 self.problems.extend(problems);
                 return None;
             }
         };
+        if self.validates_all && checked.is_none() && policies.engine.has_to_be_checked() {
+            self.problem(
+                "policy_checked",
+                format!("more than {MOST_UNCHECKED} policies or tools with types are not validated by the plugin"),
+                &format!("if there are no other problems, set it to {}", policy.checked()),
+            );
+        }
         if !policies.are_enforced() {
             self.warnings.push(Problem {
                 path: "policy.mode".into(),

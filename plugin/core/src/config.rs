@@ -49,6 +49,10 @@ pub struct Config {
     /// Cedar policies, schema and entities; with `policy_bundle` those until the first are fetched.
     #[serde(default)]
     pub policy: Option<PolicyConfig>,
+    /// What `toolgate check` writes of `policy`: these very policies and this schema were validated, and are
+    /// not once more. Needed for more than 1,000 policies or tools with types.
+    #[serde(default)]
+    pub policy_checked: Option<String>,
     /// Where policies are fetched.
     #[serde(default)]
     pub policy_bundle: Option<PolicyBundleConfig>,

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use toolgate_policy::{PolicyConfig, PolicyEngine, PolicyMode, PolicyText, Problem};
+use toolgate_policy::{PolicyConfig, PolicyEngine, PolicyMode, PolicyText, Problem, Validation};
 
 use crate::identity::{ConfiguredCallers, Identity};
 
@@ -28,8 +28,9 @@ impl Policies {
         config: &PolicyConfig,
         servers: &[String],
         identity: &Identity,
+        validation: Validation<'_>,
     ) -> Result<Self, Vec<Problem>> {
-        let engine = PolicyEngine::compile(config, servers)?;
+        let engine = PolicyEngine::compile_with(config, servers, validation)?;
         let mut problems = Vec::new();
         if let Some(id) = engine.asks_for_approval().filter(|_| identity.approvals().is_none()) {
             problems.push(Problem {
@@ -49,6 +50,11 @@ impl Policies {
     pub(crate) fn are_enforced(&self) -> bool {
         self.engine.mode() == PolicyMode::Enforce
     }
+}
+
+/// How policies are validated that say they were checked, or do not.
+pub(crate) fn validation(checked: Option<&str>) -> Validation<'_> {
+    checked.map_or(Validation::Bounded, Validation::Checked)
 }
 
 /// Policies that permit nothing.

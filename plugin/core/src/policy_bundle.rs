@@ -21,7 +21,7 @@ use crate::credentials::Echoes;
 use crate::event::{CallOutcome, FieldValue, HttpCall, Timestamp};
 use crate::facts::Need;
 use crate::gateway::Gateway;
-use crate::policies::Policies;
+use crate::policies::{self, Policies};
 use crate::shape;
 
 /// Largest document that is read, in bytes.
@@ -94,6 +94,8 @@ pub(crate) enum PoliciesError {
 #[serde(deny_unknown_fields)]
 struct Document {
     policy: PolicyConfig,
+    #[serde(default)]
+    policy_checked: Option<String>,
 }
 
 impl Compiler<'_> {
@@ -272,8 +274,11 @@ impl Gateway {
             };
         }
         let servers: Vec<String> = self.servers.keys().map(ToString::to_string).collect();
-        let compiled = shape::read::<Document>(body)
-            .and_then(|document| Policies::compile(&document.policy, &servers, &self.identity));
+        let compiled =
+            shape::read::<Document>(body).and_then(|Document { policy, policy_checked }| {
+                let validation = policies::validation(policy_checked.as_deref());
+                Policies::compile(&policy, &servers, &self.identity, validation)
+            });
         let mut state = bundle.state.borrow_mut();
         // Another document may be refused for other reasons.
         state.told = None;

@@ -19,11 +19,17 @@ const TOKEN: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImRlbW8tMjAyNiIsInR5cCI6ImF0K2p
 const ISSUED: u64 = 1_795_435_200;
 
 fn gateway() -> Rc<Gateway> {
+    let environment = |name: &str| (name == "ROLE").then(|| "role".to_owned());
+    let compiled = Gateway::compile(document().to_string().as_bytes(), &environment);
+    Rc::new(compiled.unwrap_or_else(|problems| panic!("{problems:?}")))
+}
+
+fn document() -> Value {
     let jwks: Value =
         serde_json::from_str(include_str!("../../../scripts/stack/demo-jwks.json")).unwrap();
     let entities: Value =
         serde_json::from_str(include_str!("../../../policies/demo.entities.json")).unwrap();
-    let document = json!({
+    json!({
         "servers": {
             "everything": {"cluster": "everything"},
             "billing": {"cluster": "billing", "credential": {"name": "key", "header": "x-billing-key"}},
@@ -44,10 +50,28 @@ fn gateway() -> Rc<Gateway> {
             "schema": include_str!("../../../policies/demo.cedarschema"),
             "entities": entities,
         },
-    });
+    })
+}
+
+#[test]
+fn policies_that_were_not_checked_are_not_taken_for_checked() {
     let environment = |name: &str| (name == "ROLE").then(|| "role".to_owned());
-    let compiled = Gateway::compile(document.to_string().as_bytes(), &environment);
-    Rc::new(compiled.unwrap_or_else(|problems| panic!("{problems:?}")))
+    let mut wrong = document();
+    wrong["policy_checked"] = "sha256:0000".into();
+    for compiled in [
+        Gateway::compile(wrong.to_string().as_bytes(), &environment),
+        Gateway::check(wrong.to_string().as_bytes(), &environment),
+    ] {
+        let Err(problems) = compiled else { panic!("it was taken for checked") };
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].path, "policy_checked");
+    }
+    let mut none = document();
+    none["policy"].take();
+    let Err(problems) = Gateway::compile(none.to_string().as_bytes(), &environment) else {
+        panic!("nothing is no policy")
+    };
+    assert_eq!(problems[0].path, "policy");
 }
 
 /// A refund of this amount, with a token, at this many seconds after it was issued.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 /// The `policy` part of the gateway's configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -71,6 +72,49 @@ impl PolicyText {
         }
     }
 }
+
+/// How far policies are validated before they are used.
+#[derive(Clone, Copy, Debug)]
+pub enum Validation<'a> {
+    /// All of them, however many there are.
+    Full,
+    /// All of them; more than [`MOST_UNCHECKED`] are a problem, since they would hold up whoever waits.
+    Bounded,
+    /// They have been, by whoever names their digest, see [`PolicyConfig::checked`]. Names of servers and
+    /// entities are looked at all the same.
+    Checked(&'a str),
+}
+
+/// Most policies, and most tools with types, that are validated where nobody may be held up.
+pub const MOST_UNCHECKED: usize = 1_000;
+
+impl PolicyConfig {
+    /// The digest that says which policies under which schema were validated, by which rules:
+    /// `sha256:` and 64 hexadecimal digits.
+    #[must_use]
+    pub fn checked(&self) -> String {
+        let mut hash = Sha256::new();
+        // Lengths before contents: no two configurations write the same bytes.
+        let mut field = |text: &str| {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text.as_bytes());
+        };
+        field(RULES);
+        field(&cedar_policy::get_sdk_version().to_string());
+        field(crate::BASE_SCHEMA);
+        field(if self.schema.is_some() { "schema" } else { "no schema" });
+        field(self.schema.as_deref().unwrap_or_default());
+        for (path, text) in self.policies.texts() {
+            field(&path);
+            field(text);
+        }
+        let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sha256:{digits}")
+    }
+}
+
+/// Stands for the rules of this crate beside Cedar's. Another text makes everything be checked again.
+const RULES: &str = "toolgate check 1";
 
 /// One thing that is wrong with a [`PolicyConfig`]. `Display` is one or two lines for a log.
 #[derive(Clone, Debug, PartialEq, Eq)]

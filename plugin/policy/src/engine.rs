@@ -12,7 +12,7 @@ use toolgate_protocol::json::Json;
 
 use crate::arguments;
 use crate::catalog::Catalog;
-use crate::config::{PolicyConfig, PolicyMode, PolicyText, Problem};
+use crate::config::{MOST_UNCHECKED, PolicyConfig, PolicyMode, PolicyText, Problem, Validation};
 use crate::decision::{ApprovalNeeded, Approvers, Decision, Outcome, PolicyError, Refusal};
 use crate::index::{Candidate, Index};
 use crate::listing::{Listing, Lists};
@@ -40,6 +40,8 @@ pub struct PolicyEngine {
     redactions: Vec<Redaction>,
     /// The first policy that asks for approvals.
     approved: Option<Rc<str>>,
+    /// How many policies there are, or tools with types where these are more.
+    size: usize,
 }
 
 /// Policies, and what was found out with them.
@@ -57,7 +59,28 @@ impl PolicyEngine {
     /// the schema, policies that can never apply, entities that do not conform. Where the schema is
     /// wrong, policies and entities are not looked at: their problems would be consequences.
     pub fn compile(config: &PolicyConfig, servers: &[String]) -> Result<Self, Vec<Problem>> {
+        Self::compile_with(config, servers, Validation::Full)
+    }
+
+    /// The same, with policies validated as far as `validation` says.
+    ///
+    /// # Errors
+    /// Everything that is wrong; with [`Validation::Checked`] also that other policies were checked.
+    pub fn compile_with(
+        config: &PolicyConfig,
+        servers: &[String],
+        validation: Validation<'_>,
+    ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
+        if let Validation::Checked(digest) = validation
+            && digest != config.checked()
+        {
+            problems.push(
+                Problem::new("policy_checked", "these are not the policies and the schema that were checked, or other rules hold")
+                    .with_help("run `toolgate check` of this version, and set policy_checked to what it writes"),
+            );
+            return Err(problems);
+        }
         let known: BTreeSet<&str> = servers.iter().map(String::as_str).collect();
         if config.name.is_empty() || config.name.chars().any(|c| c.is_control() || c == '@') {
             problems.push(
@@ -80,7 +103,7 @@ impl PolicyEngine {
                 return Err(problems);
             }
         };
-        let policies = policies::compile(&config.policies, &schema, &known);
+        let policies = policies::compile(&config.policies, &schema, &known, validation);
         let catalog = Catalog::compile(&config.entities, &known, &schema.schema);
         match (policies, catalog) {
             (Ok(policies), Ok(catalog)) if problems.is_empty() => {
@@ -101,6 +124,7 @@ impl PolicyEngine {
                 let approved = policies.iter().find(|named| named.annotations.approval.is_some());
                 Ok(Self {
                     approved: approved.map(|named| Rc::clone(&named.id)),
+                    size: policies.len().max(schema.arguments.len()),
                     redactions: redactions.collect(),
                     version: version(config, &known),
                     mode: config.mode,
@@ -153,6 +177,12 @@ impl PolicyEngine {
     #[must_use]
     pub fn mode(&self) -> PolicyMode {
         self.mode
+    }
+
+    /// Whether there is too much of it to be validated where somebody waits ([`Validation::Bounded`]).
+    #[must_use]
+    pub fn has_to_be_checked(&self) -> bool {
+        self.size > MOST_UNCHECKED
     }
 
     /// The id of a policy that asks for approvals; None where none does, and no decision is

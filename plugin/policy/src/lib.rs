@@ -40,7 +40,7 @@ mod standing;
 mod standings;
 mod values;
 
-pub use config::{PolicyConfig, PolicyMode, PolicyText, Problem};
+pub use config::{MOST_UNCHECKED, PolicyConfig, PolicyMode, PolicyText, Problem, Validation};
 pub use decision::{
     ApprovalNeeded, Approvers, Decision, Outcome, PolicyError, Refusal, ShadowDecision,
 };

@@ -15,7 +15,7 @@ use cedar_policy::{
 use miette::Diagnostic;
 
 use crate::annotations::{self, Annotations};
-use crate::config::{PolicyText, Problem};
+use crate::config::{MOST_UNCHECKED, PolicyText, Problem, Validation};
 use crate::names;
 use crate::redaction;
 use crate::schema::{CompiledSchema, LISTING_FACTS};
@@ -43,6 +43,7 @@ pub(crate) fn compile(
     text: &PolicyText,
     schema: &CompiledSchema,
     servers: &BTreeSet<&str>,
+    validation: Validation<'_>,
 ) -> Result<Vec<NamedPolicy>, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut policies: Vec<NamedPolicy> = Vec::new();
@@ -86,7 +87,23 @@ pub(crate) fn compile(
             });
         }
     }
-    validate(&policies, schema, &sources, &mut problems);
+    let (count, tools) = (policies.len(), schema.arguments.len());
+    match validation {
+        Validation::Checked(_) => {}
+        Validation::Bounded if count.max(tools) > MOST_UNCHECKED => problems.push(
+            Problem::new(
+                "policy_checked",
+                format!(
+                    "{count} policies and {tools} tools with types are too many to validate here: at \
+                     most {MOST_UNCHECKED} of each are"
+                ),
+            )
+            .with_help("validate them with `toolgate check`, and set policy_checked to what it writes"),
+        ),
+        Validation::Full | Validation::Bounded => {
+            validate(&policies, schema, &sources, &mut problems);
+        }
+    }
     if problems.is_empty() { Ok(policies) } else { Err(problems) }
 }
 

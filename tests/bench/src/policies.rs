@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use toolgate_policy::{
-    Caller, PolicyConfig, PolicyEngine, PolicyText, Principal, RequestFacts, Target,
+    Caller, PolicyConfig, PolicyEngine, PolicyText, Principal, RequestFacts, Target, Validation,
 };
 use toolgate_protocol::json::Json;
 
@@ -73,9 +73,10 @@ pub(crate) fn report() -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "\n{:<24} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10}",
+        "\n{:<24} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10}",
         "typed tools, policies",
         "configured",
+        "if checked",
         "call, first",
         "call",
         "list, first",
@@ -114,8 +115,12 @@ pub(crate) fn report() -> Result<(), Box<dyn Error>> {
             return Err("the policies of the bench do not permit what they should".into());
         }
         // Another engine, since that one has answered.
-        let fresh = PolicyEngine::compile(&config, &[SERVER.to_owned()])
+        let digest = config.checked();
+        let begin = Instant::now();
+        let checked = Validation::Checked(&digest);
+        let fresh = PolicyEngine::compile_with(&config, &[SERVER.to_owned()], checked)
             .map_err(|problems| format!("{problems:?}"))?;
+        let configured_checked = begin.elapsed();
         let first = {
             let principal = caller(&fresh)?;
             let tool = |name| Target::Tool { server: SERVER, name, arguments: &Json::Null };
@@ -161,6 +166,7 @@ pub(crate) fn report() -> Result<(), Box<dyn Error>> {
         let memory = memory().saturating_sub(before) >> 20;
         let row = [
             format!("{} ms", configured.as_millis()),
+            format!("{} ms", configured_checked.as_millis()),
             microseconds(first_call),
             microseconds(warm),
             milliseconds(first),

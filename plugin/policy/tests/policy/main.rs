@@ -5,6 +5,7 @@
 mod agreement;
 mod approval;
 mod arguments;
+mod checked;
 mod compile;
 mod decisions;
 mod demo;
