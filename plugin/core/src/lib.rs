@@ -19,6 +19,7 @@ mod credentials;
 mod decide;
 mod denial;
 mod disclosure;
+mod endpoint;
 mod event;
 mod exchange;
 mod facts;

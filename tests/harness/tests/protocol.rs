@@ -1,5 +1,5 @@
-//! docs/protocol.md, docs/federation.md, docs/authentication.md and docs/credentials.md: the table of methods is the filter's, and
-//! clauses name scenarios and tests that exist.
+//! docs/protocol.md, docs/federation.md, docs/authentication.md and docs/credentials.md: the table of methods
+//! is the filter's, and clauses name scenarios and tests that exist.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeSet;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::inject::Format;
 use super::oauth::Grant;
 use super::template::Template;
-use super::vault::{Endpoint, Engine, Login};
+use super::vault::{Engine, Login};
 use super::{
     AccessToken, Credential, Fetched, Injection, Place, Source, TokenEndpoint, Vault, VaultSecret,
 };
@@ -17,6 +17,7 @@ use crate::config::{
     Config, CredentialConfig, DynamicConfig, InjectionConfig, KvConfig, LoginConfig, OauthConfig,
     Scheme, ServerConfig, TokenEndpointConfig, VaultConfig,
 };
+use crate::endpoint::Endpoint;
 use crate::secret::{Secret, SecretSource};
 use crate::upstream::FORWARDED;
 
@@ -375,13 +376,7 @@ impl Compiler<'_> {
                 "choose 1 to 60000 milliseconds",
             );
         }
-        let cluster: Rc<str> = cluster.into();
-        Endpoint {
-            authority: authority.map_or_else(|| Rc::clone(&cluster), Into::into),
-            cluster,
-            scheme,
-            timeout: Duration::from_millis(timeout_ms),
-        }
+        Endpoint::new(cluster, scheme, authority, Duration::from_millis(timeout_ms))
     }
 
     fn token_endpoint(&mut self, name: &str, config: TokenEndpointConfig) -> Option<TokenEndpoint> {

@@ -12,9 +12,10 @@ use base64::engine::general_purpose::STANDARD;
 use toolgate_protocol::json::Json;
 
 use super::template::percent_encoded;
-use super::vault::{Endpoint, answer, duration};
-use super::{CredentialError, Fetched, REFRESHED_AFTER, Written, is_sendable};
+use super::vault::{answer, duration};
+use super::{CredentialError, Fetched, LARGEST_ANSWER, REFRESHED_AFTER, Written, is_sendable};
 use crate::config::ClientAuthentication;
+use crate::endpoint::Endpoint;
 use crate::event::{CallOutcome, FieldValue, HttpCall, Timestamp};
 use crate::secret::Secret;
 
@@ -82,7 +83,7 @@ impl TokenEndpoint {
         let named =
             [("scope", &token.scope), ("resource", &token.resource), ("audience", &token.audience)];
         form.extend(named.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))));
-        let mut call = self.endpoint.call("POST", self.path.clone());
+        let mut call = self.endpoint.call("POST", self.path.clone(), LARGEST_ANSWER);
         let form_type = "application/x-www-form-urlencoded";
         call.headers.push(("content-type", FieldValue::Public(form_type.into())));
         call.headers.push(("accept", FieldValue::Public("application/json".into())));

@@ -11,22 +11,14 @@ use toolgate_protocol::json::{Json, Object};
 
 use super::template::Template;
 use super::{
-    CredentialError, Echoes, Fetched, LARGEST_ANSWER, Lease, REFRESHED_AFTER, Written, is_sendable,
+    CredentialError, Fetched, LARGEST_ANSWER, Lease, REFRESHED_AFTER, Written, is_sendable,
 };
-use crate::config::Scheme;
+use crate::endpoint::Endpoint;
 use crate::event::{CallOutcome, FieldValue, HttpCall, Timestamp};
 use crate::secret::Secret;
 
 /// A vault token is used until this share of its life is over, so that none ends under way.
 const TOKEN_LIFE_USED: f64 = 0.9;
-
-/// Where an upstream is that the gateway calls itself.
-pub(crate) struct Endpoint {
-    pub(crate) cluster: Rc<str>,
-    pub(crate) scheme: Scheme,
-    pub(crate) authority: Rc<str>,
-    pub(crate) timeout: Duration,
-}
 
 /// A vault, compiled.
 pub(crate) struct Vault {
@@ -92,25 +84,6 @@ pub(crate) enum Engine {
     Dynamic,
 }
 
-impl Endpoint {
-    /// A call without header fields of its own.
-    pub(crate) fn call(&self, method: &'static str, path: String) -> HttpCall {
-        HttpCall {
-            credentials: Vec::new(),
-            cluster: Rc::clone(&self.cluster),
-            scheme: self.scheme,
-            authority: Rc::clone(&self.authority),
-            method,
-            path,
-            headers: Vec::new(),
-            body: None,
-            timeout: self.timeout,
-            most_bytes: LARGEST_ANSWER,
-            echoes: Echoes::default(),
-        }
-    }
-}
-
 impl Vault {
     /// The login call, with the caller's token where the login rests on it. `None` where nobody logs in.
     pub(crate) fn login_call(&self, caller: Option<&Secret>) -> Option<HttpCall> {
@@ -155,7 +128,7 @@ impl Vault {
     }
 
     fn call(&self, method: &'static str, path: String, token: Option<&Rc<Secret>>) -> HttpCall {
-        let mut call = self.endpoint.call(method, path);
+        let mut call = self.endpoint.call(method, path, LARGEST_ANSWER);
         // OpenBao and Vault agents ask for this header against request forgery.
         call.headers.push(("x-vault-request", FieldValue::Public("true".into())));
         if let Some(token) = token {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toolgate_policy::Problem;
 
 use crate::config::Scheme;
-use crate::credentials::Echoes;
+use crate::endpoint::Endpoint;
 use crate::event::{FieldValue, HttpCall};
 use crate::secret::Secret;
 
@@ -21,11 +21,8 @@ pub(super) struct EndpointConfig {
 
 /// One endpoint of an authorization server, compiled.
 pub(super) struct AuthorizationEndpoint {
-    cluster: Rc<str>,
-    scheme: Scheme,
-    authority: Rc<str>,
+    endpoint: Endpoint,
     path: String,
-    timeout: Duration,
 }
 
 impl AuthorizationEndpoint {
@@ -54,31 +51,16 @@ impl AuthorizationEndpoint {
             let help = "choose 1 to 60000 milliseconds";
             problem("timeout_ms", format!("{} is not usable", config.timeout_ms), help);
         }
-        let cluster: Rc<str> = config.cluster.into();
-        Self {
-            authority: config.authority.map_or_else(|| Rc::clone(&cluster), Into::into),
-            cluster,
-            scheme: config.scheme,
-            path: config.path,
-            timeout: Duration::from_millis(config.timeout_ms),
-        }
+        let EndpointConfig { cluster, scheme, authority, path, timeout_ms } = config;
+        let timeout = Duration::from_millis(timeout_ms);
+        Self { endpoint: Endpoint::new(cluster, scheme, authority, timeout), path }
     }
 
     /// A call that reads a document, of at most this many bytes.
     pub(super) fn get(&self, most_bytes: usize) -> HttpCall {
-        HttpCall {
-            credentials: Vec::new(),
-            cluster: Rc::clone(&self.cluster),
-            scheme: self.scheme,
-            authority: Rc::clone(&self.authority),
-            method: "GET",
-            path: self.path.clone(),
-            headers: vec![("accept", FieldValue::Public("application/json".into()))],
-            body: None,
-            timeout: self.timeout,
-            most_bytes,
-            echoes: Echoes::default(),
-        }
+        let mut call = self.endpoint.call("GET", self.path.clone(), most_bytes);
+        call.headers.push(("accept", FieldValue::Public("application/json".into())));
+        call
     }
 
     /// A call that posts a form with the gateway's own login.
@@ -107,7 +89,7 @@ impl AuthorizationEndpoint {
 
     /// The `Host` that it is addressed by.
     pub(super) fn authority(&self) -> &str {
-        &self.authority
+        self.endpoint.authority()
     }
 }
 
