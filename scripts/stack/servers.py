@@ -38,6 +38,8 @@ SERVERS = {name: f"{GATEWAY}/mcp/{name}" for name in UPSTREAMS}
 POLICY = 'path "secret/data/mcp/*" { capabilities = ["read"] }'
 GATEWAY_SECRET_PATH = "secret/data/mcp/billing"
 GATEWAY_LOGIN_PATH = "auth/approle/login"
+# A busy machine may take its time; none takes this long.
+VAULT_SECONDS = 60
 BILLING_KEY_VARIABLE = "TOOLGATE_BILLING_KEY"
 
 
@@ -206,7 +208,7 @@ class VaultClient:
             headers={"X-Vault-Token": self.token, "Content-Type": "application/json"},
         )
         try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=VAULT_SECONDS) as answer:
                 text = answer.read()
                 return json.loads(text) if text else {}
         except urllib.error.HTTPError as error:

@@ -27,6 +27,7 @@ from upstreams import Front, McpServer
 
 # What is meant to come comes sooner; on a busy machine nothing comes quickly.
 WITHIN_SECONDS = 60.0
+READY_SECONDS = 300
 KEY_FILE = ROOT / "scripts" / "stack" / "demo-jwks.json"
 AUDIENCE = "http://127.0.0.1:10000/mcp"
 TTL_SECONDS = 3
@@ -221,7 +222,7 @@ class World:
     def start_envoy(self) -> None:
         (self.home / "envoy.json").write_text(json.dumps(self.envoy_config(), indent=1))
         self.envoy = self.run_envoy("envoy", self.home / "envoy.json", self.access_log)
-        self.supervisor.wait_until_answers(self.envoy, f"http://127.0.0.1:{self.admin_port}/ready", gateway.READY_SECONDS, 200)
+        self.supervisor.wait_until_answers(self.envoy, f"http://127.0.0.1:{self.admin_port}/ready", READY_SECONDS, 200)
 
     def run_envoy(self, name: str, config: Path, access_log: Path) -> Child:
         command = [str(tools.envoy()), "-c", str(config), "--disable-hot-restart", "--concurrency", "1"]
