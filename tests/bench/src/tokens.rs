@@ -70,7 +70,8 @@ fn gateway(
     issuer["jwks"] = json!({"keys": made.values().map(|made| &made["jwk"]).collect::<Vec<_>>()});
     issuer["algorithms"] = made.keys().map(String::as_str).collect();
     plugin["identity"]["anonymous"] = json!(true);
-    plugin["policy"] = json!({"policies": "permit (principal, action, resource);"});
+    plugin["policy"] =
+        json!({"name": "bench", "policies": "@id(\"all\") permit (principal, action, resource);"});
     let compiled = Gateway::compile(plugin.to_string().as_bytes(), &|_: &str| None);
     Ok(Rc::new(compiled.map_err(|problems| format!("{problems:?}"))?))
 }
