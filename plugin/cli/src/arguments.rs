@@ -186,6 +186,10 @@ pub(crate) struct Explain {
     /// MCP protocol version.
     #[arg(long, value_name = "VERSION", help_heading = "The request")]
     pub(crate) protocol_version: Option<String>,
+    /// What a counter of earlier calls says, e.g. refunds_last_hour=4; may be given several times. Counters
+    /// that are not named say 0.
+    #[arg(long, value_name = "NAME=COUNT", value_parser = count, help_heading = "The request")]
+    pub(crate) calls: Vec<(String, i64)>,
     /// Write one JSON document instead of text.
     #[arg(long)]
     pub(crate) json: bool,
@@ -290,4 +294,11 @@ pub(crate) struct Diff {
     /// Write one JSON document instead of text.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Reads `NAME=COUNT`.
+fn count(text: &str) -> Result<(String, i64), String> {
+    let (name, calls) = text.split_once('=').ok_or("write NAME=COUNT")?;
+    let calls = calls.parse().map_err(|_| format!("{calls:?} is no whole number"))?;
+    Ok((name.to_owned(), calls))
 }

@@ -40,6 +40,9 @@ pub(crate) fn run(policies: &Path, checked: bool) -> Result<Bundle, Failure> {
     if let (PolicyMode::Shadow, Some(members)) = (config.mode, policy.as_object_mut()) {
         members.insert("mode".to_owned(), "shadow".into());
     }
+    if let (false, Some(members)) = (config.counters.is_empty(), policy.as_object_mut()) {
+        members.insert("counters".to_owned(), json!(config.counters));
+    }
     Ok(Bundle { policy, policy_checked })
 }
 

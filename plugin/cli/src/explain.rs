@@ -107,6 +107,7 @@ fn question(options: Explain) -> Result<Question, Failure> {
         client_name: options.client_name,
         token_age_seconds: options.token_age_seconds,
         protocol_version: options.protocol_version,
+        calls: options.calls.into_iter().collect(),
     };
     Ok(Question { who, server: options.server, what, request })
 }

@@ -1,6 +1,6 @@
 //! A policy set to ask questions of: from a configuration, or from a folder of Cedar files.
 //!
-//! A folder holds `*.cedar`, at most one `*.cedarschema` and any `*.entities.json`; its servers are the
+//! A folder holds `*.cedar`, at most one `*.cedarschema` and `*.counters.yaml`, and any `*.entities.json`; its servers are the
 //! `MCP::Server`s among the entities, since there is no gateway to say so. Not here: questions.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -215,6 +215,7 @@ impl Folder {
         let mut schemas: Vec<(String, String)> = Vec::new();
         let mut entities = Vec::new();
         let mut entity_files = Vec::new();
+        let (mut counters, mut counter_files) = (BTreeMap::new(), 0);
         for path in files {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             let read = || std::fs::read_to_string(&path).map_err(|error| failed(&path, &error));
@@ -227,7 +228,14 @@ impl Folder {
                     serde_json::from_str(&read()?).map_err(|error| failed(&path, &error))?;
                 entity_files.extend((0..found.len()).map(|index| (name.to_owned(), index)));
                 entities.extend(found);
+            } else if name.ends_with(".counters.yaml") {
+                counter_files += 1;
+                counters =
+                    serde_saphyr::from_str(&read()?).map_err(|error| failed(&path, &error))?;
             }
+        }
+        if counter_files > 1 {
+            return Err(failed(folder, &"more than one file `*.counters.yaml`: join them"));
         }
         if policies.is_empty() {
             return Err(failed(folder, &"there is no file `*.cedar` in it"));
@@ -243,6 +251,7 @@ impl Folder {
             policies: PolicyText::Files(policies),
             schema,
             entities,
+            counters,
             mode: toolgate_policy::PolicyMode::default(),
         };
         Ok(Self { config, schema_file, entity_files })

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use toolgate_policy::{
-    Approvers, Caller, Decision, Outcome, Principal, Refusal, RequestFacts, Target,
+    Approvers, Caller, Count, Counter, Decision, Outcome, Principal, Refusal, RequestFacts, Target,
 };
 use toolgate_protocol::json::Json;
 
@@ -113,6 +113,8 @@ pub(crate) struct RequestFields {
     pub(crate) client_name: Option<String>,
     pub(crate) token_age_seconds: Option<i64>,
     pub(crate) protocol_version: Option<String>,
+    /// What counters say; those that are not named say 0.
+    pub(crate) calls: BTreeMap<String, i64>,
 }
 
 /// What the answer is, in one word.
@@ -230,7 +232,9 @@ impl Question {
             What::Resource(uri) => Target::Resource { server, uri },
         };
         let request = &self.request;
+        let calls = self.counts(set)?;
         let facts = RequestFacts {
+            calls: &calls,
             time_ms: milliseconds(request.time.as_deref().unwrap_or(DEFAULT_TIME))?,
             scopes,
             source_ip: request.source_ip.as_deref(),
@@ -240,6 +244,21 @@ impl Question {
             protocol_version: request.protocol_version.as_deref(),
         };
         Ok(ask(set, &principal, &target, &facts))
+    }
+
+    /// What every counter of `set` says.
+    fn counts(&self, set: &PolicySet) -> Result<Vec<Count>, String> {
+        let counters = set.engine.counters();
+        let given = &self.request.calls;
+        let is_known = |name: &str| counters.iter().any(|counter| &*counter.name == name);
+        if let Some(unknown) = given.keys().find(|name| !is_known(name)) {
+            return Err(format!("`calls`: there is no counter {unknown:?}"));
+        }
+        let count = |counter: &Counter| Count {
+            counter: std::rc::Rc::clone(&counter.name),
+            calls: Some(given.get(&*counter.name).copied().unwrap_or(0)),
+        };
+        Ok(counters.iter().map(count).collect())
     }
 
     /// The Cedar action that `set` has for it, without its namespace and type.

@@ -117,6 +117,7 @@ pub(crate) fn read(line: &str, callers: &Callers) -> Line {
     };
     let text = |name: &str| record.field(name).map(str::to_owned);
     let request = RequestFields {
+        calls: calls(&record),
         time: text("time"),
         source_ip: text("source"),
         protocol_version: text("protocol_version"),
@@ -143,6 +144,16 @@ fn outcome(record: &Record) -> Option<Word> {
         ("error", _) => Some(Word::Permit),
         _ => None,
     }
+}
+
+/// What counters said that policies looked at: `refunds_last_hour=4,...`.
+fn calls(record: &Record) -> BTreeMap<String, i64> {
+    let counts = record.field("calls").unwrap_or_default().split(',');
+    let read = |count: &str| {
+        let (name, calls) = count.split_once('=')?;
+        Some((name.to_owned(), calls.parse().ok()?))
+    };
+    counts.filter_map(read).collect()
 }
 
 fn who(record: &Record, callers: &Callers) -> Result<Who, String> {

@@ -83,6 +83,7 @@ pub(crate) fn run(options: &Schema) -> Result<Made, Failure> {
         policies: PolicyText::One(String::new()),
         schema: Some(made.schema.clone()),
         entities: made.entities.clone(),
+        counters: BTreeMap::new(),
         mode: toolgate_policy::PolicyMode::default(),
     };
     let names: Vec<String> = servers.keys().map(|name| (*name).to_owned()).collect();

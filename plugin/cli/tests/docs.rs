@@ -86,6 +86,11 @@ fn every_command_in_the_pages_says_what_the_pages_say() {
     assert!(check_console("docs/command-line.md") >= 1);
 }
 
+/// The counters that the page declares.
+fn counters() -> String {
+    of_kind("docs/policy.md", "yaml,counters").join("\n")
+}
+
 /// What the page declares, as a configuration with `policies`.
 fn config(policies: String) -> PolicyConfig {
     let schemas = of_kind("docs/policy.md", "cedarschema");
@@ -96,6 +101,7 @@ fn config(policies: String) -> PolicyConfig {
         policies: PolicyText::One(policies),
         schema: schemas.into_iter().next(),
         entities: vec![json!({"uid": {"type": "MCP::Server", "id": "billing"}})],
+        counters: serde_saphyr::from_str(&counters()).unwrap(),
     }
 }
 
@@ -109,6 +115,7 @@ fn the_policies_and_cases_of_the_page_are_valid_and_pass() {
     std::fs::create_dir_all(&folder).unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
     write("page.cedar", &policies);
+    write("page.counters.yaml", &counters());
     write("page.cedarschema", config.schema.as_deref().unwrap());
     write("page.entities.json", &json!(config.entities).to_string());
     write("cases.yaml", &of_kind("docs/policy.md", "yaml").join("\n"));
@@ -139,6 +146,7 @@ fn the_translated_policies_decide_as_agentcore_s_own() {
         policies: PolicyText::One(read("policies.cedar")),
         schema: Some(read("policies.cedarschema")),
         entities: serde_json::from_str(&read("policies.entities.json")).unwrap(),
+        counters: BTreeMap::new(),
     };
     let servers = ["RefundTool".to_owned(), "OrderTool".to_owned()];
     let engine = PolicyEngine::compile(&config, &servers).unwrap();

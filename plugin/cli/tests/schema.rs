@@ -33,6 +33,7 @@ fn made(sources: &[&str]) -> Value {
 
 fn compile(made: &Value, servers: &[&str], policies: &str) -> Result<PolicyEngine, Vec<Problem>> {
     let config = PolicyConfig {
+        counters: std::collections::BTreeMap::new(),
         name: "made".into(),
         policies: PolicyText::One(policies.to_owned()),
         schema: Some(made["schema"].as_str().unwrap().to_owned()),

@@ -20,7 +20,7 @@ const ALL: &str = "all";
 const USUAL_BYTES: usize = 1024;
 
 /// The names of all fields, as [`AuditRecord::each_field`] and the JSON have them.
-const FIELDS: [&str; 40] = [
+const FIELDS: [&str; 41] = [
     "record_id",
     "decision",
     "reason",
@@ -40,6 +40,7 @@ const FIELDS: [&str; 40] = [
     "prompt",
     "resource",
     "arguments",
+    "calls",
     "policy_set",
     "policies",
     "approver",
@@ -168,6 +169,9 @@ pub struct AuditRecord {
     /// Digest of the arguments, or the arguments, as configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arguments: Option<String>,
+    /// What the counters said that policies looked at: `refunds_last_hour=4,...`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls: Option<String>,
     /// Name and hash of the policy set that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_set: Option<Rc<str>>,
@@ -287,6 +291,7 @@ impl AuditRecord {
             ("prompt", self.prompt.as_deref()),
             ("resource", self.resource.as_deref()),
             ("arguments", self.arguments.as_deref()),
+            ("calls", self.calls.as_deref()),
             ("policy_set", self.policy_set.as_deref()),
             ("policies", (!policies.is_empty()).then_some(policies.as_str())),
             ("approver", self.approver.as_deref()),
@@ -396,6 +401,7 @@ mod tests {
             prompt: text(),
             resource: text(),
             arguments: text(),
+            calls: text(),
             policy_set: name(),
             policies: vec!["a".into(), "b".into()],
             approver: name(),

@@ -80,6 +80,7 @@ impl Gateway {
                 .operation_of(&message)
                 .and_then(|operation| {
                     refuse_initialize(&message)?;
+                    self.refuse_counted(asked, &operation)?;
                     let server = self.servers.get(&asked.head.server).ok_or_else(unknown_server)?;
                     let needed =
                         self.authorize(server, asked, Some(operation), now, &mut record)?;

@@ -336,7 +336,7 @@ impl Gateway {
     ///
     /// # Errors
     /// [`Stop`] with what is missing, or with the refusal.
-    fn approved(
+    pub(crate) fn approved(
         &self,
         asked: &Asked,
         needed: &ApprovalNeeded,
@@ -417,6 +417,7 @@ pub(crate) fn request_facts<'a>(
         client_name: asked.client_name(),
         token_age_seconds: issued.and_then(|age| i64::try_from(age).ok()),
         protocol_version: asked.version(),
+        calls: &asked.counting.counts,
     }
 }
 

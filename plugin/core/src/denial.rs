@@ -95,6 +95,8 @@ pub enum Reason {
     TokenAudience,
     /// The request has passed this gateway before, or too many others.
     Loop,
+    /// A call that must be counted could not be.
+    NotCounted,
     /// The gateway met a state that must not be.
     Internal,
     /// The server could not be reached or broke off.
@@ -151,6 +153,7 @@ impl Reason {
             Self::CredentialNotLinked => ("credential_not_linked", 200, 403),
             Self::TokenAudience => ("token_audience", 200, 403),
             Self::Loop => ("loop", 508, 508),
+            Self::NotCounted => ("not_counted", 503, 503),
             Self::Internal => ("internal", 500, 500),
             Self::ServerUnreachable => ("server_unreachable", 503, 503),
             Self::ServerAnswer => ("server_answer", 502, 502),

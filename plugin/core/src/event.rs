@@ -10,6 +10,7 @@ use zeroize::Zeroize;
 use crate::audit::AuditRecord;
 use crate::calls::FinishedCall;
 use crate::config::Scheme;
+use crate::counting::{SharedAccess, SharedValue};
 use crate::credentials::Echoes;
 use crate::denial::LocalReply;
 use crate::secret::Secret;
@@ -88,6 +89,10 @@ pub enum Event<'a> {
     },
     /// The request has trailers. MCP has no use for them, and a body that ends in them is refused.
     RequestTrailers,
+    /// What lies in the slots of [`SharedAccess::Read`], in that order; none where the host cannot say.
+    SharedRead(Vec<Option<SharedValue>>),
+    /// Whether the write of [`SharedAccess::Write`] was done: not where another came first.
+    SharedWritten(bool),
     /// A call that this exchange waits for is over.
     CallDone(&'a FinishedCall),
     /// The response's header fields.
@@ -118,6 +123,9 @@ pub enum Effect {
         /// The request.
         call: HttpCall,
     },
+    /// Do this with the memory that workers share and say at once what came of it: the exchange waits,
+    /// and its flow is the one of that event. No other effect comes with it.
+    Shared(SharedAccess),
     /// Replace the whole body of the request, which is complete and held. Comes with the event that
     /// completed it, at the latest with [`Effect::SendUpstream`], since one host takes no body later.
     ReplaceRequestBody(Vec<u8>),

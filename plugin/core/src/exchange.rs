@@ -76,6 +76,16 @@ enum Phase {
     },
     /// The same, until the authorization server has answered.
     ExpectAuthorizationServer(Box<login::Waiting>),
+    /// The memory that workers share is being read or written.
+    ExpectShared {
+        asked: Box<Asked>,
+        facts: Facts,
+        /// Calls that are under way meanwhile.
+        calls: BTreeMap<CallId, Need>,
+        rounds: usize,
+        /// The refusal that is being counted.
+        denied: Option<Denial>,
+    },
     ExpectResponseHead {
         asked: Box<Asked>,
         sent: Sent,
@@ -368,6 +378,21 @@ impl Phase {
             (phase @ Self::ExpectAuthorizationServer(_), Event::RequestBody { .. }) => {
                 (phase, Flow::Hold)
             }
+            (
+                Self::ExpectShared { mut asked, facts, calls, rounds, denied },
+                Event::SharedRead(values),
+            ) => {
+                let (now, audit) = (step.now, &mut *step.audit);
+                step.gateway.learn_counts(&mut asked.counting, values, now, audit);
+                step.counted(asked, facts, calls, rounds, denied)
+            }
+            (
+                Self::ExpectShared { mut asked, facts, calls, rounds, denied },
+                Event::SharedWritten(is_written),
+            ) => {
+                asked.counting.written(is_written);
+                step.counted(asked, facts, calls, rounds, denied)
+            }
             // An empty last piece after the head said that nothing follows.
             (phase @ Self::ExpectFacts { .. }, Event::RequestBody { chunk: [], .. }) => {
                 (phase, Flow::Hold)
@@ -474,6 +499,9 @@ impl Step<'_> {
         match Asked::read(head, body, self.audit) {
             Ok(mut asked) => {
                 asked.began = self.now;
+                if let Ok(policies) = asked.head.policies() {
+                    asked.counting.counts = policies.engine.unknown_counts().to_vec();
+                }
                 if asked.batch.is_some() && asked.head.caller.is_none() {
                     // What may go on has to be settled while the host still takes a body.
                     let message = "the token has to be verified first: send a message by itself";
@@ -547,6 +575,7 @@ impl Step<'_> {
                 .and_then(|()| self.gateway.lengthen(&mut asked, &facts, self.now, self.audit))
                 .and_then(|()| {
                     self.gateway.prepare_known(&mut asked, self.now);
+                    self.gateway.count(&mut asked, &facts, self.now, self.audit)?;
                     self.gateway.decide(&asked, &facts, self.now, self.audit)
                 });
             if was_short && rounds > 0 && decided.is_ok() && !self.gateway.takes_late_bodies() {
@@ -566,7 +595,13 @@ impl Step<'_> {
                     let sent = Sent { filter_lists, exposure, injected };
                     return (Phase::ExpectResponseHead { asked, sent }, Flow::Forward);
                 }
-                Err(Stop::Deny(denial)) => return self.deny_asked(denial, &asked),
+                Err(Stop::Shared(access)) => {
+                    self.out.push(Effect::Shared(access));
+                    let (calls, denied) = (mem::take(under_way), None);
+                    let phase = Phase::ExpectShared { asked, facts, calls, rounds, denied };
+                    return (phase, Flow::Hold);
+                }
+                Err(Stop::Deny(denial)) => return self.refuse(asked, denial),
                 Err(Stop::Answer(reply)) => return self.answer(reply),
                 Err(Stop::Need(needs)) => needs,
             };
@@ -595,6 +630,33 @@ impl Step<'_> {
                 return (Phase::ExpectFacts { asked, facts, calls, rounds, since }, Flow::Hold);
             }
         }
+    }
+
+    /// Goes on after something was read or written of the memory that workers share.
+    fn counted(
+        &mut self,
+        asked: Box<Asked>,
+        facts: Facts,
+        calls: BTreeMap<CallId, Need>,
+        rounds: usize,
+        denied: Option<Denial>,
+    ) -> (Phase, Flow) {
+        match denied {
+            None => self.decide(asked, facts, calls, rounds),
+            Some(denial) => self.refuse(asked, denial),
+        }
+    }
+
+    /// Refuses what was decided on, once it is counted where that is wanted.
+    fn refuse(&mut self, mut asked: Box<Asked>, denial: Denial) -> (Phase, Flow) {
+        if let Err(Stop::Shared(access)) = self.gateway.count_denied(&mut asked, &denial, self.now)
+        {
+            self.out.push(Effect::Shared(access));
+            let (facts, calls, rounds) = (Facts::default(), BTreeMap::new(), 0);
+            let denied = Some(denial);
+            return (Phase::ExpectShared { asked, facts, calls, rounds, denied }, Flow::Hold);
+        }
+        self.deny_asked(denial, &asked)
     }
 
     /// Begins what meets these needs, all at once; facts that are known already go to `facts`.
@@ -846,6 +908,7 @@ impl Step<'_> {
             | Reason::ApprovalUnavailable
             | Reason::PoliciesUnavailable
             | Reason::Internal
+            | Reason::NotCounted
             | Reason::NotConfigured
             | Reason::ServerUnreachable
             | Reason::ServerAnswer

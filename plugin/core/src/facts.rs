@@ -10,6 +10,7 @@ use std::rc::Rc;
 use toolgate_protocol::json::Json;
 use toolgate_protocol::mcp::Era;
 
+use crate::counting::SharedAccess;
 use crate::credentials::{CredentialError, Fetched, VaultToken, Wanted, WantedLogin};
 use crate::denial::{Denial, LocalReply};
 use crate::event::{CallOutcome, HttpCall, Timestamp};
@@ -84,6 +85,8 @@ pub(crate) enum Fact {
 pub(crate) enum Stop {
     /// Facts are missing: all that can be named without knowing the others.
     Need(Vec<Need>),
+    /// The memory that workers share has to be read or written.
+    Shared(SharedAccess),
     /// No.
     Deny(Denial),
     /// The gateway has the answer itself.

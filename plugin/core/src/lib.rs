@@ -15,6 +15,8 @@ mod calls;
 mod compile;
 pub mod config;
 mod cors;
+mod counting;
+mod counts;
 mod credentials;
 mod decide;
 mod denial;
@@ -42,6 +44,7 @@ mod upstream;
 pub use audit::{AuditFields, AuditRecord, Outcome};
 pub use calls::{ExchangeId, FinishedCall};
 pub use compile::Environment;
+pub use counting::{SharedAccess, SharedSlot, SharedValue};
 pub use denial::{LocalReply, Reason};
 pub use event::{
     CallId, CallOutcome, Effect, Event, FieldValue, Flow, HeadEdit, HostFacts, HostQuestions,

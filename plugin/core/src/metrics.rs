@@ -267,9 +267,9 @@ impl Gateway {
 pub(crate) fn call_result(outcome: &CallOutcome, is_good: bool) -> &'static str {
     match outcome {
         _ if is_good => "ok",
+        CallOutcome::Failed | CallOutcome::Response { status: 502..=504, .. } => "unreachable",
         CallOutcome::Response { .. } => "refused",
         CallOutcome::TooLarge => "too_large",
-        CallOutcome::Failed => "unreachable",
     }
 }
 

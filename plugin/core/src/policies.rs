@@ -4,6 +4,7 @@
 //! which its caller was made a principal, though another comes into force meanwhile. Not here: where
 //! another comes from (`policy_bundle`).
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use toolgate_policy::{PolicyConfig, PolicyEngine, PolicyMode, PolicyText, Problem, Validation};
@@ -64,6 +65,7 @@ pub(crate) fn none() -> PolicyConfig {
         policies: PolicyText::One(String::new()),
         schema: None,
         entities: Vec::new(),
+        counters: BTreeMap::new(),
         mode: PolicyMode::Enforce,
     }
 }

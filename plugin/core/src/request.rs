@@ -13,6 +13,7 @@ use toolgate_protocol::mcp::{self, Era, McpError, Operation, Version};
 
 use crate::audit::{AuditRecord, short_digest};
 use crate::batch::Batch;
+use crate::counting::Counting;
 use crate::credentials::linking;
 use crate::denial::{Denial, Reason};
 use crate::event::{HostFacts, Timestamp};
@@ -91,6 +92,8 @@ pub(crate) struct Asked {
     pub(crate) era: Era,
     /// The revision the client says; legacy clients up to 2025-03-26 say none.
     pub(crate) revision: Option<Version>,
+    /// What is known of earlier calls.
+    pub(crate) counting: Counting,
     /// When it was read.
     pub(crate) began: Timestamp,
     /// Whom a message through a portal is for.
@@ -194,7 +197,7 @@ impl Gateway {
             // It is found out once the body is there, which one host does not take later.
             Ok(()) | Err(Stop::Need(_)) => {}
             Err(Stop::Deny(denial)) => return Err(denial),
-            Err(Stop::Answer(_)) => {
+            Err(Stop::Answer(_) | Stop::Shared(_)) => {
                 return Err(Denial::new(Reason::Internal, "nothing was asked yet"));
             }
         }
@@ -378,6 +381,7 @@ impl Asked {
             batch: None,
             era,
             revision: version,
+            counting: Counting::default(),
             began: Timestamp::default(),
             goal: None,
             rekeyed: None,
@@ -403,6 +407,7 @@ impl Asked {
             batch: None,
             era,
             revision: None,
+            counting: Counting::default(),
             began: Timestamp::default(),
             goal: None,
             rekeyed: None,

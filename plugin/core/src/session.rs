@@ -74,6 +74,7 @@ pub(crate) struct SessionKeys(Vec<SessionKey>);
 struct SessionKey {
     cipher: Aes256GcmSiv,
     nonces: Hmac<Sha256>,
+    counters: Hmac<Sha256>,
 }
 
 impl Sessions {
@@ -109,6 +110,17 @@ impl Sessions {
 }
 
 impl Sessions {
+    /// The key by which it is hashed whose calls a counter counts. Without a key in the configuration
+    /// everybody knows it.
+    pub(crate) fn counter_key(&self) -> Option<Hmac<Sha256>> {
+        match self {
+            Self::Sealed(keys) => keys.0.first().map(|key| key.counters.clone()),
+            Self::Unbound | Self::Unset => {
+                <Hmac<Sha256> as hmac::Mac>::new_from_slice(b"toolgate counters").ok()
+            }
+        }
+    }
+
     /// What was sealed into the session id of an endpoint of several servers.
     ///
     /// # Errors
@@ -209,9 +221,11 @@ impl SessionKey {
         };
         let cipher = derived(b"toolgate session encryption")?;
         let nonces = derived(b"toolgate session nonce")?;
+        let counters = derived(b"toolgate counters")?;
         Some(Self {
             cipher: Aes256GcmSiv::new_from_slice(&cipher).ok()?,
             nonces: <Hmac<Sha256> as hmac::Mac>::new_from_slice(&nonces).ok()?,
+            counters: <Hmac<Sha256> as hmac::Mac>::new_from_slice(&counters).ok()?,
         })
     }
 }

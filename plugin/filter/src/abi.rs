@@ -14,6 +14,8 @@ pub(crate) struct Status(pub(crate) u32);
 impl Status {
     /// `NotFound`
     pub(crate) const NOT_FOUND: Self = Self(1);
+    /// `CasMismatch`: another came first.
+    pub(crate) const CAS_MISMATCH: Self = Self(8);
     /// `InternalFailure`: what Kong answers to property reads outside of requests.
     pub(crate) const INTERNAL_FAILURE: Self = Self(10);
 }
@@ -87,6 +89,20 @@ unsafe extern "C" {
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, metric: *mut u32) -> u32;
     fn proxy_increment_metric(metric: u32, offset: i64) -> u32;
     fn proxy_record_metric(metric: u32, value: u64) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        data_size: *mut usize,
+        version: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *const u8,
+        data_size: usize,
+        version: u32,
+    ) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_send_local_response(
@@ -203,6 +219,31 @@ pub(crate) fn increment_metric(metric: u32, more: u64) -> Result<(), Status> {
 pub(crate) fn record_metric(metric: u32, value: u64) -> Result<(), Status> {
     // SAFETY: passes numbers only.
     done(unsafe { proxy_record_metric(metric, value) })
+}
+
+/// What workers share under this key, and what the host calls this state of it.
+pub(crate) fn shared_data(key: &str) -> Result<(Vec<u8>, u32), Status> {
+    let (mut data, mut size, mut version) = (std::ptr::null_mut(), 0, 0);
+    // SAFETY: `key` outlives the call and the out-pointers are valid for its duration.
+    let status = unsafe {
+        proxy_get_shared_data(
+            key.as_ptr(),
+            key.len(),
+            &raw mut data,
+            &raw mut size,
+            &raw mut version,
+        )
+    };
+    Ok((taken(status, data, size)?.unwrap_or_default(), version))
+}
+
+/// Sets what workers share under this key, if it is still in this state. 0 is a key that is not there:
+/// one host then writes over what has come to be there meanwhile.
+pub(crate) fn set_shared_data(key: &str, value: &[u8], version: u32) -> Result<(), Status> {
+    // SAFETY: pointers and lengths describe `key` and `value`, which outlive the call.
+    done(unsafe {
+        proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version)
+    })
 }
 
 /// Lets a held request go on.

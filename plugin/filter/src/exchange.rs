@@ -16,6 +16,7 @@ use crate::abi::{self, Buffer, Map, Status};
 use crate::calls;
 use crate::host::{Host, Unroutable};
 use crate::lost::{self, Beginning, Lost, send_reply};
+use crate::shared;
 use crate::worker::{self, Worker};
 
 /// The context of one request and its response.
@@ -137,7 +138,13 @@ impl Exchanging {
     /// Handles an event and carries out its effects, but for the calls: they are returned.
     fn handle(&mut self, event: Event<'_>) -> (Flow, Vec<(CallId, HttpCall)>) {
         let mut effects = Vec::new();
-        let flow = self.exchange.handle(event, now(), &mut effects);
+        let mut flow = self.exchange.handle(event, now(), &mut effects);
+        while let Some(Effect::Shared(access)) =
+            effects.pop_if(|effect| matches!(effect, Effect::Shared(_)))
+        {
+            let done = shared::access(&access, self.host);
+            flow = self.exchange.handle(done, now(), &mut effects);
+        }
         let calls = self.carry_out(effects);
         (if self.unsendable { Flow::Hold } else { flow }, calls)
     }
@@ -151,6 +158,8 @@ impl Exchanging {
         let mut calls = Vec::new();
         for effect in effects {
             match effect {
+                // Done when it came.
+                Effect::Shared(_) => {}
                 Effect::Call { id, call } => calls.push((id, call)),
                 Effect::ReplaceRequestBody(bytes) => {
                     if let Err(status) = abi::replace_buffer(Buffer::RequestBody, &bytes) {

@@ -211,6 +211,12 @@ impl Host {
         Ok(())
     }
 
+    /// Whether a key that is not there can be written without writing over what another worker has written
+    /// there meanwhile.
+    pub(crate) fn creates_shared_data(self) -> bool {
+        self == Self::Kong
+    }
+
     /// Whether measurements are recorded. On Kong every error of a metric, a full zone among them, traps,
     /// and a trap loses every exchange of the worker.
     pub(crate) fn has_metrics(self) -> bool {

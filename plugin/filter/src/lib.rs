@@ -13,6 +13,7 @@ mod kong_log;
 mod lost;
 mod metrics;
 mod plugin;
+mod shared;
 mod worker;
 
 use proxy_wasm::types::LogLevel;

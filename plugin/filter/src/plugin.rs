@@ -12,6 +12,7 @@ use crate::configuration;
 use crate::exchange::HttpExchange;
 use crate::host::Host;
 use crate::metrics;
+use crate::shared;
 use crate::worker::{self, Tokens, Worker};
 
 /// How often the gateway is told that time has passed.
@@ -92,6 +93,7 @@ impl RootContext for Plugin {
                         "toolgate configuration: cluster {cluster:?} is not host:port: its server cannot be reached"
                     );
                 }
+                shared::prepare(&gateway, host);
                 log::info!("toolgate is configured: policy set {}", gateway.policy_set());
                 self.configured(Some(gateway), host);
                 count(true, host);

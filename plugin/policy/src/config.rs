@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// The `policy` part of the gateway's configuration.
@@ -25,10 +25,61 @@ pub struct PolicyConfig {
     /// `Server`s and `Tool`s. Attributes that have a default may be left out.
     #[serde(default)]
     pub entities: Vec<serde_json::Value>,
+    /// Counters of earlier calls, by name: policies read them as `context.request.calls.NAME`.
+    #[serde(default)]
+    pub counters: BTreeMap<String, CounterConfig>,
     /// Whether the policies decide. With `shadow` everything that they alone would deny goes on, and
     /// audit says `would_deny`: for a gateway that is being introduced.
     #[serde(default)]
     pub mode: PolicyMode,
+}
+
+/// What is counted, for how long and for whom.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CounterConfig {
+    /// Name of the server whose tools are called.
+    pub server: String,
+    /// Names of the tools whose calls count; every tool of the server where none is named.
+    #[serde(default)]
+    pub tools: Vec<String>,
+    /// How long a call counts, in seconds.
+    pub window_seconds: u64,
+    /// Whose calls are counted together.
+    #[serde(default)]
+    pub per: CountedPer,
+    /// Which calls count.
+    #[serde(default)]
+    pub counts: CountedCalls,
+}
+
+/// Whose calls are counted together.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum CountedPer {
+    /// Those of one principal. All callers without a token are one.
+    #[default]
+    Principal,
+    /// Those of one principal in one MCP session. Requests without a session cannot be counted.
+    Session,
+    /// Those of everybody.
+    Gateway,
+}
+
+/// Which calls count.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum CountedCalls {
+    /// Those that policy permitted.
+    #[default]
+    Permitted,
+    /// Those that policy refused.
+    Denied,
+    /// Both.
+    All,
 }
 
 /// Whether policies decide.
@@ -104,6 +155,11 @@ impl PolicyConfig {
         field(crate::BASE_SCHEMA);
         field(if self.schema.is_some() { "schema" } else { "no schema" });
         field(self.schema.as_deref().unwrap_or_default());
+        // Their names are types, what they count is not.
+        for name in self.counters.keys() {
+            field("counter");
+            field(name);
+        }
         for (path, text) in self.policies.texts() {
             field(&path);
             field(text);

@@ -13,6 +13,7 @@ use toolgate_protocol::json::Json;
 use crate::arguments;
 use crate::catalog::Catalog;
 use crate::config::{MOST_UNCHECKED, PolicyConfig, PolicyMode, PolicyText, Problem, Validation};
+use crate::counters::Counters;
 use crate::decision::{ApprovalNeeded, Approvers, Decision, Outcome, PolicyError, Refusal};
 use crate::index::{Candidate, Index};
 use crate::listing::{Listing, Lists};
@@ -33,8 +34,9 @@ pub struct PolicyEngine {
     mode: PolicyMode,
     lists: Lists,
     catalog: Catalog,
+    pub(crate) counters: Counters,
     /// The policies that decide.
-    enforced: Rules,
+    pub(crate) enforced: Rules,
     /// These and the ones in shadow, where there are any.
     pub(crate) with_shadow: Option<Rules>,
     redactions: Vec<Redaction>,
@@ -96,7 +98,11 @@ impl PolicyEngine {
                 ));
             }
         }
-        let schema = match schema::compile(config.schema.as_deref(), &known) {
+        let counters = Counters::compile(&config.counters, &known).unwrap_or_else(|found| {
+            problems.extend(found);
+            Counters::default()
+        });
+        let schema = match schema::compile(config.schema.as_deref(), &known, &counters.names()) {
             Ok(schema) => schema,
             Err(found) => {
                 problems.extend(found);
@@ -133,8 +139,9 @@ impl PolicyEngine {
                         true => Some(rules(&mut policies.iter())?),
                         false => None,
                     },
-                    lists: Lists::new(schema.schema),
+                    lists: Lists::new(schema.schema, &counters),
                     catalog,
+                    counters,
                 })
             }
             (policies, catalog) => {
@@ -339,7 +346,7 @@ impl PolicyEngine {
 
     /// What is known of `principal` and `target` before the request; None when its server is not one
     /// of the gateway's, or its schema does not have it for callers like `principal`.
-    fn standing(
+    pub(crate) fn standing(
         &self,
         rules: &Rules,
         principal: &Principal,
@@ -492,6 +499,11 @@ fn version(config: &PolicyConfig, servers: &BTreeSet<&str>) -> String {
     }
     if config.mode.is_shadow() {
         field("mode shadow");
+    }
+    for (name, counter) in &config.counters {
+        field("counter");
+        field(name);
+        field(&format!("{counter:?}"));
     }
     field(if config.schema.is_some() { "schema" } else { "no schema" });
     field(config.schema.as_deref().unwrap_or_default());

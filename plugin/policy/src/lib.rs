@@ -19,6 +19,7 @@ mod arguments;
 mod catalog;
 mod closure;
 mod config;
+mod counters;
 mod decision;
 mod engine;
 mod index;
@@ -40,14 +41,18 @@ mod standing;
 mod standings;
 mod values;
 
-pub use config::{MOST_UNCHECKED, PolicyConfig, PolicyMode, PolicyText, Problem, Validation};
+pub use config::{
+    CountedCalls, CountedPer, CounterConfig, MOST_UNCHECKED, PolicyConfig, PolicyMode, PolicyText,
+    Problem, Validation,
+};
+pub use counters::Counter;
 pub use decision::{
     ApprovalNeeded, Approvers, Decision, Outcome, PolicyError, Refusal, ShadowDecision,
 };
 pub use engine::PolicyEngine;
 pub use outline::{Effect, PolicyOutline};
 pub use principal::{Caller, MAX_MEMBERSHIPS, Principal, PrincipalError};
-pub use request::{RequestFacts, ServerAction, Target};
+pub use request::{Count, RequestFacts, ServerAction, Target};
 
 /// The Cedar schema every policy is validated against, before the configuration's own is added.
 pub const BASE_SCHEMA: &str = include_str!("toolgate.cedarschema");

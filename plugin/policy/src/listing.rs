@@ -24,11 +24,12 @@ use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
 use cedar_policy_core::extensions::Extensions;
 use serde_json::{Value, json};
 
+use crate::counters::Counters;
 use crate::index::Candidate;
 use crate::looks::Looks;
 use crate::names;
 use crate::possible::Possible;
-use crate::request::RequestFacts;
+use crate::request::{Count, RequestFacts};
 use crate::schema::LISTING_FACTS;
 
 /// Id of the one entity that carries what is known of the request.
@@ -95,18 +96,22 @@ pub(crate) struct Lists {
     /// Entities enough for policies that look at neither entities nor facts; they hold all actions, and
     /// to put them together takes longer than to ask.
     none: OnceCell<Rc<PartialEntities>>,
+    /// Every counter at 0.
+    calls: Vec<Count>,
 }
 
 impl Lists {
-    pub(crate) fn new(schema: Schema) -> Self {
-        Self { schema, none: OnceCell::new() }
+    pub(crate) fn new(schema: Schema, counters: &Counters) -> Self {
+        let calls = counters.names().into_iter().map(|counter| Count { counter, calls: Some(0) });
+        Self { schema, none: OnceCell::new(), calls: calls.collect() }
     }
 
     fn none(&self) -> Result<Rc<PartialEntities>, String> {
         if let Some(none) = self.none.get() {
             return Ok(Rc::clone(none));
         }
-        let facts = RequestFacts::default().to_record(Looks::FACTS)?;
+        let facts = RequestFacts { calls: &self.calls, ..RequestFacts::default() };
+        let facts = facts.to_record(Looks::FACTS)?;
         let none = Rc::new(partial(&Entities::new(), facts, &self.schema)?);
         Ok(Rc::clone(self.none.get_or_init(|| none)))
     }

@@ -13,7 +13,7 @@ use cedar_policy_core::ast::{self, BinaryOp, Expr, ExprKind, Var};
 pub(crate) struct Looks(u16);
 
 /// The members of `context.request`, each with its part.
-const MEMBERS: [(&str, Looks); 7] = [
+const MEMBERS: [(&str, Looks); 8] = [
     ("time", Looks::TIME),
     ("scopes", Looks::SCOPES),
     ("source_ip", Looks::SOURCE_IP),
@@ -21,6 +21,7 @@ const MEMBERS: [(&str, Looks); 7] = [
     ("client_name", Looks::CLIENT_NAME),
     ("token_age_seconds", Looks::TOKEN_AGE),
     ("protocol_version", Looks::PROTOCOL_VERSION),
+    ("calls", Looks::CALLS),
 ];
 
 /// Attributes of tools, prompts and resources that are alike for all that the configuration does not
@@ -37,14 +38,16 @@ impl Looks {
     pub(crate) const CLIENT_NAME: Self = Self(1 << 4);
     pub(crate) const TOKEN_AGE: Self = Self(1 << 5);
     pub(crate) const PROTOCOL_VERSION: Self = Self(1 << 6);
+    /// How many calls there were before, any of the counters.
+    pub(crate) const CALLS: Self = Self(1 << 7);
     /// Everything in `context.request`.
-    pub(crate) const FACTS: Self = Self((1 << 7) - 1);
+    pub(crate) const FACTS: Self = Self((1 << 8) - 1);
     /// `context.arguments`.
-    pub(crate) const ARGUMENTS: Self = Self(1 << 7);
+    pub(crate) const ARGUMENTS: Self = Self(1 << 8);
     /// Which tool, prompt or resource it is, beyond the server and what is alike for all there.
-    pub(crate) const NAME: Self = Self(1 << 8);
+    pub(crate) const NAME: Self = Self(1 << 9);
     /// The caller or the target, in whatever way.
-    pub(crate) const ENTITIES: Self = Self(1 << 9);
+    pub(crate) const ENTITIES: Self = Self(1 << 10);
     const CONTEXT: Self = Self::FACTS.and(Self::ARGUMENTS);
 
     /// What the condition of `policy` looks at; its scope is not looked at.
@@ -179,6 +182,8 @@ mod tests {
             "if context.request.token_age_seconds > 3 then true else context.request has protocol_version",
             Looks::TOKEN_AGE.and(Looks::PROTOCOL_VERSION),
         );
+        check("context.request.calls.refunds_last_hour < 5", Looks::CALLS);
+        check("context.request.calls == context.request.calls", Looks::CALLS);
         check("[{a: context.request.session}].contains({a: \"x\"})", Looks::SESSION);
     }
 

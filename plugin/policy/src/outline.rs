@@ -94,6 +94,7 @@ mod tests {
             ])),
             schema: None,
             entities: Vec::new(),
+            counters: BTreeMap::new(),
             mode: crate::PolicyMode::default(),
         };
         let [first, second] = &config.outline()[..] else { panic!("{:?}", config.outline()) };

@@ -1,7 +1,7 @@
 //! One result and the facts it was found under: as long as these are the same, so is it.
 
 use crate::looks::Looks;
-use crate::request::RequestFacts;
+use crate::request::{Count, RequestFacts};
 
 /// The last result that depends on nothing but some facts of the request.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ struct Facts {
     client_name: Option<String>,
     token_age_seconds: Option<i64>,
     protocol_version: Option<String>,
+    calls: Vec<Count>,
 }
 
 impl<T> Default for Remembered<T> {
@@ -57,6 +58,7 @@ fn of<'a>(looks: Looks, facts: &RequestFacts<'a>) -> RequestFacts<'a> {
         client_name: facts.client_name.filter(|_| at(Looks::CLIENT_NAME)),
         token_age_seconds: facts.token_age_seconds.filter(|_| at(Looks::TOKEN_AGE)),
         protocol_version: facts.protocol_version.filter(|_| at(Looks::PROTOCOL_VERSION)),
+        calls: if at(Looks::CALLS) { facts.calls } else { &[] },
     }
 }
 
@@ -71,6 +73,7 @@ impl Facts {
             client_name,
             token_age_seconds,
             protocol_version,
+            calls,
         } = *facts;
         Self {
             time_ms,
@@ -80,6 +83,7 @@ impl Facts {
             client_name: client_name.map(str::to_owned),
             token_age_seconds,
             protocol_version: protocol_version.map(str::to_owned),
+            calls: calls.to_vec(),
         }
     }
 
@@ -92,6 +96,7 @@ impl Facts {
             client_name,
             token_age_seconds,
             protocol_version,
+            calls,
         } = *facts;
         self.time_ms == time_ms
             && self.scopes == scopes
@@ -100,6 +105,7 @@ impl Facts {
             && self.client_name.as_deref() == client_name
             && self.token_age_seconds == token_age_seconds
             && self.protocol_version.as_deref() == protocol_version
+            && self.calls == calls
     }
 }
 
@@ -113,6 +119,7 @@ mod tests {
     #[test]
     fn every_fact_that_was_looked_at_has_to_be_the_same() {
         let scopes = ["a".to_owned()];
+        let calls = [Count { counter: "c".into(), calls: Some(1) }];
         let facts = RequestFacts::default();
         let others = [
             (Looks::TIME, RequestFacts { time_ms: 1, ..facts }),
@@ -122,6 +129,7 @@ mod tests {
             (Looks::CLIENT_NAME, RequestFacts { client_name: Some("c"), ..facts }),
             (Looks::TOKEN_AGE, RequestFacts { token_age_seconds: Some(0), ..facts }),
             (Looks::PROTOCOL_VERSION, RequestFacts { protocol_version: Some(""), ..facts }),
+            (Looks::CALLS, RequestFacts { calls: &calls, ..facts }),
         ];
         for (look, other) in others {
             let mut remembered = Remembered::default();

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use cedar_policy_core::ast::{Context, Value};
@@ -71,6 +72,19 @@ pub struct RequestFacts<'a> {
     pub token_age_seconds: Option<i64>,
     /// MCP protocol version.
     pub protocol_version: Option<&'a str>,
+    /// What each counter of the configuration says, in the order of
+    /// [`PolicyEngine::counters`](crate::PolicyEngine::counters). A policy that looks at one that is not
+    /// known, or not here, cannot be evaluated.
+    pub calls: &'a [Count],
+}
+
+/// What one counter says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Name of the counter.
+    pub counter: Rc<str>,
+    /// How many calls there were; none where that could not be found out.
+    pub calls: Option<i64>,
 }
 
 impl Target<'_> {
@@ -143,6 +157,12 @@ impl RequestFacts<'_> {
         }
         if let Some(seconds) = self.token_age_seconds.filter(|_| looks.at(Looks::TOKEN_AGE)) {
             members.push(("token_age_seconds", seconds.into()));
+        }
+        if looks.at(Looks::CALLS) && !self.calls.is_empty() {
+            let known = self.calls.iter().filter_map(|count| Some((&*count.counter, count.calls?)));
+            let known: Vec<(&str, Value)> =
+                known.map(|(name, calls)| (name, calls.into())).collect();
+            members.push(("calls", Value::record(known, None)));
         }
         Ok(Value::record(members, None))
     }

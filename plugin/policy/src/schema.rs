@@ -4,9 +4,10 @@
 //! model mean the same in every configuration. Not here: policies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use cedar_policy::{EntityUid, Schema, SchemaFragment};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::arguments::{ArgumentType, Member, RecordType};
 use crate::config::Problem;
@@ -67,12 +68,13 @@ impl CompiledSchema {
 pub(crate) fn compile(
     text: Option<&str>,
     servers: &BTreeSet<&str>,
+    counters: &[Rc<str>],
 ) -> Result<CompiledSchema, Vec<Problem>> {
     let hidden = format!(
         "namespace {0} {{ entity {LISTING_FACTS} = {{ request: Request }}; }}",
         names::NAMESPACE
     );
-    let base = fragment(crate::BASE_SCHEMA, "base schema")?;
+    let base = base(counters)?;
     let types = Types::of(&base)?;
     let parts = vec![base, fragment(&hidden, "base schema")?];
     let mut fragments = parts.clone();
@@ -97,6 +99,25 @@ pub(crate) fn compile(
             Err(problems)
         }
     }
+}
+
+/// The base schema, with `context.request.calls` where there are counters.
+fn base(counters: &[Rc<str>]) -> Result<SchemaFragment, Vec<Problem>> {
+    const REQUEST: &str = "/MCP/commonTypes/Request/attributes";
+    let base = fragment(crate::BASE_SCHEMA, "base schema")?;
+    if counters.is_empty() {
+        return Ok(base);
+    }
+    let failed = |message: String| vec![Problem::new("policy.counters", message)];
+    let mut json = base.to_json_value().map_err(|error| failed(error.to_string()))?;
+    let request = json.pointer_mut(REQUEST).and_then(Value::as_object_mut);
+    let request = request.ok_or_else(|| failed("the base schema has no Request".into()))?;
+    let long = || json!({"type": "Long", "required": true});
+    let calls: Map<String, Value> =
+        counters.iter().map(|counter| (counter.to_string(), long())).collect();
+    request
+        .insert("calls".into(), json!({"type": "Record", "attributes": calls, "required": true}));
+    SchemaFragment::from_json_value(json).map_err(|error| failed(error.to_string()))
 }
 
 fn fragment(text: &str, path: &str) -> Result<SchemaFragment, Vec<Problem>> {

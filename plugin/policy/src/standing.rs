@@ -24,7 +24,7 @@ use crate::listing::{Listing, Lists, Question};
 use crate::looks::Looks;
 use crate::principal::Known;
 use crate::remembered::Remembered;
-use crate::request::{self, RequestFacts};
+use crate::request::{self, Count, RequestFacts};
 
 /// A caller before a target.
 #[derive(Debug)]
@@ -153,6 +153,11 @@ impl Standing {
         (self.by_arguments, self.facts_beside) = (by_arguments, facts_beside);
     }
 
+    /// What the policies look at that can matter here.
+    pub(crate) fn looks(&self) -> Looks {
+        self.facts.and(self.facts_beside)
+    }
+
     /// How many bytes it takes, about and at most, with everything it refers to.
     pub(crate) fn weight(&self) -> usize {
         let candidates = self.by_facts.len() + self.by_arguments.len() + self.fixed.permits.len();
@@ -252,11 +257,27 @@ impl Standing {
         lists: &'a Lists,
     ) -> Result<Question<'a>, String> {
         let known = match facts {
-            Some(facts) => Some((facts.to_record(Looks::FACTS)?, &self.entities)),
+            Some(facts) => Some((self.every_fact(facts)?, &self.entities)),
             None => None,
         };
         let (action, resource) = (&self.action.uid, &self.resource);
         Question::new(&self.principal.uid, action, resource, known, lists)
+    }
+
+    /// All facts, as the schema has them: a counter that nothing here looks at may be unknown, and is
+    /// as good as 0.
+    ///
+    /// # Errors
+    /// Why a fact has no form in Cedar, or which counter is looked at and not known.
+    fn every_fact(&self, facts: &RequestFacts<'_>) -> Result<Value, String> {
+        let known = |count: &Count| match count.calls {
+            None if self.facts_beside.at(Looks::CALLS) => {
+                Err(format!("the counter `{}` could not be read", count.counter))
+            }
+            calls => Ok(Count { calls: Some(calls.unwrap_or(0)), ..count.clone() }),
+        };
+        let calls = facts.calls.iter().map(known).collect::<Result<Vec<Count>, String>>()?;
+        RequestFacts { calls: &calls, ..*facts }.to_record(Looks::FACTS)
     }
 
     /// Whether Cedar agrees that a request is one, by its schema. What went into it was converted
@@ -268,7 +289,10 @@ impl Standing {
         arguments: Option<Value>,
         schema: &Schema,
     ) -> Result<(), String> {
-        let context = request::context(facts.to_record(Looks::FACTS)?, arguments);
+        let known = |count: &Count| Count { calls: count.calls.or(Some(0)), ..count.clone() };
+        let calls: Vec<Count> = facts.calls.iter().map(known).collect();
+        let whole = RequestFacts { calls: &calls, ..*facts }.to_record(Looks::FACTS)?;
+        let context = request::context(whole, arguments);
         cedar_policy::Request::new(
             self.principal.uid.clone(),
             self.action.uid.clone(),

@@ -244,6 +244,7 @@ fn pieces(mut plugin: Value, token: &str, chosen: &Chosen) -> Result<(), Box<dyn
     let principal: Principal = engine.principal(&caller)?;
     let scopes = ["mcp:tools".to_owned()];
     let facts = RequestFacts {
+        calls: &[],
         time_ms: now().milliseconds(),
         scopes: &scopes,
         source_ip: Some("127.0.0.1"),

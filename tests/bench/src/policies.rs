@@ -47,6 +47,7 @@ fn config(tools: usize, policies: usize) -> PolicyConfig {
         );
     }
     PolicyConfig {
+        counters: std::collections::BTreeMap::new(),
         name: "bench".to_owned(),
         policies: PolicyText::One(text),
         schema: Some(schema),

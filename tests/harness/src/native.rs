@@ -1,5 +1,6 @@
 //! The driver without a proxy: the core alone, with a clock that moves when it is told to.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use toolgate_core::{
     CallOutcome, Effect, Event, Exchange, Flow, Gateway, HeadEdit, Headers, HostFacts, HttpCall,
-    LocalReply, Measurement, MetricKind, Timestamp, UpstreamRequest,
+    LocalReply, Measurement, MetricKind, SharedAccess, SharedValue, Timestamp, UpstreamRequest,
 };
 use toolgate_protocol::json::Json;
 
@@ -28,6 +29,7 @@ struct NativeSession {
     world: Arc<World>,
     now: Duration,
     lenient: bool,
+    shared: SharedMemory,
 }
 
 impl Driver for Native {
@@ -44,7 +46,13 @@ impl Driver for Native {
         if lenient {
             gateway.share_calls();
         }
-        Ok(Box::new(NativeSession { gateway, world, now: BEGIN, lenient }))
+        Ok(Box::new(NativeSession {
+            gateway,
+            world,
+            now: BEGIN,
+            lenient,
+            shared: SharedMemory::default(),
+        }))
     }
 }
 
@@ -80,6 +88,7 @@ impl Session for NativeSession {
     fn exchange(&mut self, request: &Request) -> Result<Observed, String> {
         let mut run = Run::new(Rc::clone(&self.gateway), &self.world, self.now);
         run.takes_late_bodies = self.lenient;
+        run.shared = Rc::clone(&self.shared);
         run.request(request)?;
         let mut observed = run.finish()?;
         observed.metrics = Some(self.measured());
@@ -104,6 +113,30 @@ impl NativeSession {
     }
 }
 
+/// Slots by their keys, each with its version.
+pub type SharedMemory = Rc<RefCell<BTreeMap<String, SharedValue>>>;
+
+/// Does what an exchange asks for of the shared memory.
+fn access(memory: &SharedMemory, access: SharedAccess) -> Event<'static> {
+    let mut memory = memory.borrow_mut();
+    match access {
+        SharedAccess::Read(slots) => {
+            let none = || SharedValue { bytes: Vec::new(), version: 0 };
+            let read = |key: String| memory.get(&key).cloned().unwrap_or_else(none);
+            Event::SharedRead(slots.into_iter().map(|slot| Some(read(slot.key()))).collect())
+        }
+        SharedAccess::Write { slot, value } => {
+            let key = slot.key();
+            let version = memory.get(&key).map_or(0, |known| known.version);
+            let is_current = version == value.version;
+            if is_current {
+                memory.insert(key, SharedValue { version: version + 1, ..value });
+            }
+            Event::SharedWritten(is_current)
+        }
+    }
+}
+
 /// One exchange under way.
 pub struct Run<'a> {
     exchange: Exchange,
@@ -116,6 +149,8 @@ pub struct Run<'a> {
     replied: bool,
     /// Fails every call with this number or a later one, to see that the gateway then refuses.
     pub fail_calls_from: Option<usize>,
+    /// The memory that workers share.
+    pub shared: SharedMemory,
     /// How many calls were made.
     pub calls: usize,
     /// Where a server's answer is cut into pieces, instead of where the world cuts it.
@@ -138,6 +173,7 @@ impl<'a> Run<'a> {
             body: None,
             replied: false,
             fail_calls_from: None,
+            shared: SharedMemory::default(),
             calls: 0,
             response_cuts: None,
             takes_late_bodies: false,
@@ -273,6 +309,15 @@ impl<'a> Run<'a> {
         let mut queue: std::collections::VecDeque<Effect> = effects.into();
         while let Some(effect) = queue.pop_front() {
             match effect {
+                Effect::Shared(wanted) => {
+                    if flow == Flow::Forward {
+                        return Err("the request goes on while it is being counted".into());
+                    }
+                    let mut effects = Vec::new();
+                    let done = access(&self.shared, wanted);
+                    flow = self.exchange.handle(done, self.now, &mut effects);
+                    queue.extend(effects);
+                }
                 Effect::Call { id, call } => {
                     if flow == Flow::Forward {
                         return Err("the request goes on while a call is under way".into());

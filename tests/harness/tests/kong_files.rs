@@ -306,6 +306,7 @@ fn the_filter_declares_only_the_calls_it_makes() {
         "proxy_get_current_time_nanoseconds",
         "proxy_get_header_map_pairs",
         "proxy_get_property",
+        "proxy_get_shared_data",
         "proxy_increment_metric",
         "proxy_record_metric",
         "proxy_remove_header_map_value",
@@ -314,6 +315,7 @@ fn the_filter_declares_only_the_calls_it_makes() {
         "proxy_set_buffer_bytes",
         "proxy_set_effective_context",
         "proxy_set_property",
+        "proxy_set_shared_data",
         "proxy_set_tick_period_milliseconds",
     ];
     let mut declared = BTreeSet::new();

@@ -157,6 +157,7 @@ struct Circumstances {
 impl Circumstances {
     fn facts(&self) -> RequestFacts<'_> {
         RequestFacts {
+            calls: &[],
             time_ms: self.time_ms,
             scopes: &self.scopes,
             source_ip: self.source_ip,

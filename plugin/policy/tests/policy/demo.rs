@@ -21,6 +21,7 @@ fn demo() -> PolicyEngine {
         policies: PolicyText::Files([("demo.cedar".to_owned(), policies.to_owned())].into()),
         schema: Some(schema.to_owned()),
         entities,
+        counters: std::collections::BTreeMap::new(),
         mode: toolgate_policy::PolicyMode::default(),
     };
     PolicyEngine::compile(&config, &["everything".to_owned(), "billing".to_owned()])

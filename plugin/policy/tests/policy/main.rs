@@ -7,6 +7,7 @@ mod approval;
 mod arguments;
 mod checked;
 mod compile;
+mod counters;
 mod decisions;
 mod demo;
 mod listing;

@@ -52,6 +52,7 @@ pub(crate) fn config(policies: &str) -> PolicyConfig {
             json!({"uid": {"type": "MCP::Tool", "id": "files/list"},
                    "attrs": {"read_only": true, "destructive": false}}),
         ],
+        counters: std::collections::BTreeMap::new(),
         mode: toolgate_policy::PolicyMode::default(),
     }
 }
