@@ -19,7 +19,8 @@ use crate::denial::{Denial, Reason};
 use crate::event::{HostFacts, Timestamp};
 use crate::facts::{Facts, Stop};
 use crate::federation::{
-    Access, Claims, Goal, HOPS, Portal, PortalSession, Rekeyed, SessionKey, rename, resolve,
+    Access, Claims, Goal, HOPS, Portal, PortalSession, Rekeyed, SessionKey, asked_in, rename,
+    resolve,
 };
 use crate::gateway::Gateway;
 use crate::identity::approvals;
@@ -102,6 +103,8 @@ pub(crate) struct Asked {
     pub(crate) rekeyed: Option<Rekeyed>,
     /// What it says of the client that a server of the legacy era is not told in the request.
     pub(crate) claims: Claims,
+    /// The sealed session of the question that it answers.
+    pub(crate) asked_in: Option<String>,
     /// Whether the body is what the server of a portal reads.
     pub(crate) prepared: bool,
     /// Whether the client was asked to link an account, and has answered.
@@ -386,6 +389,7 @@ impl Asked {
             goal: None,
             rekeyed: None,
             claims: Claims::default(),
+            asked_in: None,
             prepared: false,
             has_linked,
             body: Vec::new(),
@@ -412,6 +416,7 @@ impl Asked {
             goal: None,
             rekeyed: None,
             claims: Claims::default(),
+            asked_in: None,
             prepared: false,
             has_linked: false,
             body: Vec::new(),
@@ -444,6 +449,7 @@ impl Asked {
     /// Puts a message through a portal into the words of the server that it is for.
     fn enter_portal(&mut self, audit: &mut AuditRecord) {
         let (Some(portal), Some(message)) = (&self.head.portal, &mut self.message) else { return };
+        self.asked_in = asked_in(message);
         let goal = resolve(portal, message);
         self.head.server = goal.server(portal);
         self.goal = Some(goal);

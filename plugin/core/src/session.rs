@@ -36,6 +36,8 @@ pub(crate) enum Purpose {
     Portal,
     /// The state of a call whose server has asked the client something.
     Round,
+    /// The session in which a server has asked the client something.
+    Question,
 }
 
 impl Purpose {
@@ -44,6 +46,7 @@ impl Purpose {
             Self::Session => b"session",
             Self::Portal => b"portal",
             Self::Round => b"round",
+            Self::Question => b"question",
         }
     }
 }
@@ -158,6 +161,18 @@ impl Sessions {
     pub(crate) fn open_round(&self, owner: &str, server: &str, state: &str) -> Option<Vec<u8>> {
         let Self::Sealed(keys) = self else { return None };
         keys.open(Bound { purpose: Purpose::Round, owner, server }, state)
+    }
+
+    /// The session of a server in which it asks this owner something.
+    pub(crate) fn seal_question(&self, owner: &str, server: &str, plain: &[u8]) -> Option<String> {
+        let Self::Sealed(keys) = self else { return None };
+        keys.seal(Bound { purpose: Purpose::Question, owner, server }, plain)
+    }
+
+    /// What was sealed into a question of this server to this owner.
+    pub(crate) fn open_question(&self, owner: &str, server: &str, sealed: &str) -> Option<Vec<u8>> {
+        let Self::Sealed(keys) = self else { return None };
+        keys.open(Bound { purpose: Purpose::Question, owner, server }, sealed)
     }
 
     /// A session id of an endpoint of several servers; `None` where no key is configured.

@@ -34,6 +34,7 @@ fn document() -> Value {
             "everything": {"cluster": "everything"},
             "billing": {"cluster": "billing", "credential": {"name": "key", "header": "x-billing-key"}},
         },
+        "federation": {},
         "identity": {"issuers": [{
             "issuer": "https://idp.demo.toolgate.example",
             "audiences": ["http://127.0.0.1:10000/mcp"],
@@ -200,6 +201,58 @@ fn exchanges_that_need_the_same_make_one_call_and_all_go_on() {
         assert_eq!(flow, Flow::Forward);
         assert!(matches!(effects.last(), Some(Effect::SendUpstream(_))));
     }
+}
+
+#[test]
+fn a_server_that_is_slow_holds_up_no_other_servers_pages() {
+    let gateway = gateway();
+    gateway.share_calls();
+    let mut exchange = Exchange::new(Some(Rc::clone(&gateway)));
+    let now = Timestamp(Duration::from_secs(ISSUED));
+    let mut out = Vec::new();
+    let headers = Headers::from_pairs([
+        (":method", "POST"),
+        (":path", "/mcp"),
+        ("content-type", "application/json"),
+        ("authorization", &format!("Bearer {TOKEN}")),
+    ]);
+    let _held =
+        exchange.handle(Event::RequestHead { headers, source: None, end: false }, now, &mut out);
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).to_string();
+    let body = Event::RequestBody { chunk: body.as_bytes(), end: true };
+    assert_eq!(exchange.handle(body, now, &mut out), Flow::Hold);
+    let calls = |effects: &[Effect]| -> Vec<(CallId, String)> {
+        let calls = effects.iter().filter_map(|effect| match effect {
+            Effect::Call { id, call } => Some((*id, call.cluster.to_string())),
+            _ => None,
+        });
+        calls.collect()
+    };
+    let mut begun = calls(&out);
+    begun.sort_by(|one, other| one.1.cmp(&other.1));
+    let [(pages, everything), (login_call, vault)] = begun.as_slice() else { panic!("{begun:?}") };
+    assert_eq!((everything.as_str(), vault.as_str()), ("everything", "vault"));
+    let page = |result: Value| json!({"jsonrpc": "2.0", "id": "toolgate", "result": result});
+    let list = |tool: &str| page(json!({"tools": [{"name": tool}], "ttlMs": 60000}));
+    // The vault is silent, and the next page is asked for all the same.
+    let first = page(json!({"tools": [{"name": "echo"}], "nextCursor": "2", "ttlMs": 60000}));
+    let (flow, effects) = hand(&mut exchange, &finish(&gateway, *pages, &first));
+    assert_eq!(flow, Flow::Hold);
+    let second = calls(&effects);
+    assert_eq!(second.len(), 1);
+    assert_eq!(second[0].1, "everything");
+    // A list that has come whole leads to nothing more.
+    let (_, effects) = hand(&mut exchange, &finish(&gateway, second[0].0, &list("get-sum")));
+    assert!(effects.is_empty());
+    let (_, read) = hand(&mut exchange, &finish(&gateway, *login_call, &login()));
+    let (_, billing) = answer(&gateway, &mut exchange, &read, &secret());
+    assert_eq!(calls(&billing)[0].1, "billing");
+    let (_, effects) = answer(&gateway, &mut exchange, &billing, &list("refund"));
+    let [Effect::Reply(reply)] = effects.as_slice() else { panic!("no answer") };
+    let reply: Value = serde_json::from_slice(&reply.body).unwrap();
+    let names: Vec<_> = reply["result"]["tools"].as_array().unwrap().iter().collect();
+    let names: Vec<_> = names.into_iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["billing__refund", "everything__echo", "everything__get-sum"]);
 }
 
 #[test]

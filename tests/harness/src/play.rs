@@ -89,7 +89,8 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
     let mut tokens = Vec::new();
     // What the client was last asked to have approved.
     let mut demanded = Value::Null;
-    // The session id that the client was given last, and the state of a call that goes on.
+    // The session id that the client was given last, and the state of a call that goes on
+    // or the id of what a server asks.
     let (mut given, mut state) = (String::new(), String::new());
     for (index, script) in scenario.exchanges.iter().enumerate() {
         world.behave(&script.world);
@@ -132,8 +133,11 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
         {
             demanded = data;
         }
-        let sealed = last_json(&observed.body)
-            .and_then(|json| json.pointer("/result/requestState")?.as_str().map(str::to_owned));
+        let sealed = last_json(&observed.body).and_then(|json| {
+            let asked = json.get("method").and(json.get("id"));
+            let state = json.pointer("/result/requestState").or(asked)?;
+            state.as_str().map(str::to_owned)
+        });
         state = sealed.unwrap_or(state);
         let asked = world.take_asked();
         let mut found = Vec::new();

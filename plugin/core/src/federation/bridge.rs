@@ -68,12 +68,19 @@ impl Gateway {
         facts: &Facts,
         now: Timestamp,
     ) -> Result<Bridge, Stop> {
+        let method = asked.message.as_ref().and_then(Message::method);
         if server.passthrough.is_some() {
             // Only the caller's own request carries its token: nothing can be found out before.
             return Ok(Bridge { to: asked.era, session: None, resumed: None });
         }
         let server = &asked.head.server;
         let access: Access = injected.iter().map(|injected| injected.wanted.clone()).collect();
+        if let Some(sealed) = &asked.asked_in {
+            // The server waits for it in the session in which it asked, whoever opened that.
+            let session = self.session_asked_in(asked, sealed)?;
+            let session = Some((asked.session_key(access)?, Rc::new(session)));
+            return Ok(Bridge { to: Era::Legacy, session, resumed: None });
+        }
         let own_era = self.peers.borrow().era(server, now);
         let to = match (self.known_era(asked, now), own_era) {
             (Some(era), _) => era,
@@ -86,11 +93,7 @@ impl Gateway {
             },
         };
         if to == Era::Modern {
-            let method = asked.message.as_ref().and_then(Message::method);
-            let lost = match method {
-                None => true,
-                Some(method) => LEGACY_ONLY.contains(&method),
-            };
+            let lost = method.is_none_or(|method| LEGACY_ONLY.contains(&method));
             if asked.era == Era::Legacy && lost {
                 let message = format!(
                     "the server speaks MCP 2026-07-28, which has no {}",
@@ -100,8 +103,9 @@ impl Gateway {
             }
             return Ok(Bridge { to, session: None, resumed: None });
         }
-        let method = asked.message.as_ref().and_then(Message::method).unwrap_or_default();
-        if asked.era == Era::Modern && MODERN_ONLY.contains(&method) {
+        if asked.era == Era::Modern
+            && let Some(method) = method.filter(|method| MODERN_ONLY.contains(method))
+        {
             let message = format!(
                 "the server speaks no later MCP than 2025-11-25, which has no {method} of this form"
             );

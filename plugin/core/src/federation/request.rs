@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use toolgate_protocol::json::{Json, Object};
-use toolgate_protocol::jsonrpc::{Kind, Message};
+use toolgate_protocol::jsonrpc::{Id, Kind, Message};
 
 use super::naming;
 use super::portal::{Found, Named, Portal};
@@ -157,13 +157,31 @@ fn response(portal: &Portal, body: &mut Json) -> Goal {
     }
 }
 
-/// The id that clients see of a server's request.
-pub(super) fn exposed_id(qualifier: &str, id: &serde_json::Value) -> Option<String> {
+/// The sealed session in which the question was asked that a message answers, where its id names one.
+pub(crate) fn asked_in(message: &Message) -> Option<String> {
+    let Kind::Response { id: Some(Id::String(seen)) } = message.kind() else { return None };
+    let (_, own) = naming::unqualified(seen)?;
+    let (sealed, _) = own.strip_prefix(IN_SESSION)?.split_once('.')?;
+    Some(sealed.to_owned())
+}
+
+/// What begins the id of a question that names the session it was asked in.
+const IN_SESSION: char = 'x';
+
+/// The id that clients see of a server's request, asked in this sealed session.
+pub(super) fn exposed_id(
+    qualifier: &str,
+    sealed: Option<&str>,
+    id: &serde_json::Value,
+) -> Option<String> {
+    let sealed = sealed.map(|sealed| format!("{IN_SESSION}{sealed}.")).unwrap_or_default();
     match id {
         serde_json::Value::Number(number) if number.is_i64() => {
-            Some(naming::qualified(qualifier, &format!("i{number}")))
+            Some(naming::qualified(qualifier, &format!("{sealed}i{number}")))
         }
-        serde_json::Value::String(text) => Some(naming::qualified(qualifier, &format!("s{text}"))),
+        serde_json::Value::String(text) => {
+            Some(naming::qualified(qualifier, &format!("{sealed}s{text}")))
+        }
         _ => None,
     }
 }
@@ -173,6 +191,7 @@ pub(super) fn own_id(own: &str) -> Option<Json> {
     match own.split_at_checked(1)? {
         ("i", digits) => digits.parse().ok().map(Json::Integer),
         ("s", text) => Some(text.into()),
+        ("x", sealed) => own_id(sealed.split_once('.')?.1),
         _ => None,
     }
 }
@@ -224,9 +243,13 @@ mod tests {
 
     #[test]
     fn an_answer_goes_to_the_server_that_asked_with_the_id_it_gave() {
-        for (seen, own) in
-            [("billing+i5", "5"), ("billing+s5", r#""5""#), ("billing+sa+b", r#""a+b""#)]
-        {
+        for (seen, own) in [
+            ("billing+i5", "5"),
+            ("billing+s5", r#""5""#),
+            ("billing+sa+b", r#""a+b""#),
+            ("billing+xAbc.i5", "5"),
+            ("billing+xAbc.sx.i5", r#""x.i5""#),
+        ] {
             let (goal, body) =
                 resolved(&format!(r#"{{"jsonrpc":"2.0","id":"{seen}","result":{{}}}}"#));
             assert_eq!(goal, Goal::Member(0));

@@ -52,6 +52,8 @@ pub(crate) struct Exposure {
     /// What is needed to ask the client, where it can be asked in an answer.
     askable: Option<Askable>,
     claims: Claims,
+    /// The sealed session in which the server may ask a client of the legacy era.
+    pub(super) asked_in: Option<String>,
     /// Whether an earlier call goes on, which only a stream can.
     pub(crate) resumes: bool,
 }
@@ -79,6 +81,7 @@ impl Exposure {
             opened: None,
             askable: None,
             claims: Claims::default(),
+            asked_in: None,
             resumes: false,
         }
     }
@@ -135,6 +138,7 @@ impl Exposure {
             portal: &self.portal,
             member: self.member,
             qualifier: &member.qualifier,
+            asked_in: self.asked_in.as_deref(),
             rekeyed,
             completes: (client, server) == (Era::Modern, Era::Legacy),
             wants_input: false,
@@ -209,6 +213,8 @@ struct Walk<'a> {
     portal: &'a Portal,
     member: usize,
     qualifier: &'a str,
+    /// The sealed session in which a server asks, for a client of the legacy era.
+    asked_in: Option<&'a str>,
     rekeyed: Option<&'a Rekeyed>,
     /// Whether results have to say that they are whole.
     completes: bool,
@@ -233,7 +239,7 @@ impl<'a> Walk<'a> {
             match key.as_str() {
                 "id" if is_asked => {
                     let id = serde_json::from_str(value.written()).unwrap_or_default();
-                    if let Some(exposed) = exposed_id(self.qualifier, &id) {
+                    if let Some(exposed) = exposed_id(self.qualifier, self.asked_in, &id) {
                         self.edits.replace(value, &exposed.into());
                     }
                 }

@@ -165,7 +165,7 @@ pub(crate) struct GivenAnswer {
 impl Question {
     /// The question in a message of a server; its text is in the portal's names already.
     pub(super) fn read(text: &str, own_id: &serde_json::Value) -> Option<Self> {
-        let id = exposed_id("", own_id)?;
+        let id = exposed_id("", None, own_id)?;
         let members = Value::of(text)?.members();
         let find =
             |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
@@ -253,6 +253,46 @@ impl Gateway {
         self.takes_late_bodies()
             && self.sessions.seals()
             && !self.peers.borrow().is_mute(server, now)
+    }
+
+    /// Names the session of a server in its questions to a client of the legacy era, whose answers may come
+    /// to another worker than the call.
+    pub(crate) fn name_session(&self, exposure: &mut Exposure, asked: &Asked) {
+        let capabilities = asked.head.portal_session.as_ref().map(|session| &*session.capabilities);
+        let asks = |capabilities: &str| {
+            ["elicitation", "sampling", "roots"].iter().any(|asked| capabilities.contains(asked))
+        };
+        let (Some(session), Some(caller)) = (&exposure.opened, &asked.head.caller) else { return };
+        if !asked.has_own_session() || !capabilities.is_some_and(asks) {
+            return;
+        }
+        let mut plain = Object::default();
+        plain.set("version", session.version.as_str().into());
+        if let Some(id) = &session.id {
+            plain.set("session", Json::from(&**id));
+        }
+        let plain = Json::Object(plain).to_bytes();
+        let server = &asked.head.server;
+        exposure.asked_in = self.sessions.seal_question(&caller.owner, server, &plain);
+    }
+
+    /// The session of a server in which it asked what a client answers.
+    ///
+    /// # Errors
+    /// A [`Denial`] for what is no such session of this caller's at this server.
+    pub(super) fn session_asked_in(&self, asked: &Asked, sealed: &str) -> Result<Session, Denial> {
+        let owner = &asked.head.caller()?.owner;
+        let plain = self.sessions.open_question(owner, &asked.head.server, sealed);
+        let read = |plain: Vec<u8>| {
+            let plain = Json::parse(&plain).ok()?;
+            let version = Version::parse(plain.get("version")?.as_str()?)?;
+            let id = plain.get("session").and_then(Json::as_str).map(Into::into);
+            Some(Session { id, version, opened: Timestamp::default() })
+        };
+        plain.and_then(read).ok_or_else(|| {
+            let message = "the answer is to no question that was asked of this caller";
+            Denial::new(Reason::InvalidParams, message).with_status(400)
+        })
     }
 
     /// The answer that hands a question of a server to the client; `None` where it cannot be handed on.
