@@ -80,8 +80,10 @@ fn serve(speaks: Speaks, stream: TcpStream, seen: &Mutex<Vec<String>>) -> std::i
         reader.read_exact(&mut body)?;
         seen.lock().unwrap().push(head.clone());
         let message: Value = serde_json::from_slice(&body).unwrap_or_default();
-        writer.write_all(answer(speaks, &head, &message).as_bytes())?;
-        if speaks == Speaks::LegacyStream {
+        let answer = answer(speaks, &head, &message);
+        writer.write_all(answer.as_bytes())?;
+        // Only a connection that was said to end does: the client sends the next request on any other.
+        if answer.contains("connection: close\r\n") {
             return Ok(());
         }
     }
