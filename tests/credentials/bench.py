@@ -4,7 +4,7 @@
     scripts/bench --credentials
 
 Times are the gateway's own, from its records: until the decision, and of that waiting for calls. Beside them
-stands what the same requests take that are sent to the vault directly. Medians and 95th percentiles; on a
+stands what the vault takes for the same requests, asked by the same way without the gateway. Medians and 95th percentiles; on a
 machine that does other things too, compare rows rather than read microseconds.
 """
 
@@ -58,7 +58,7 @@ def measure(world: World) -> None:
     row("cold: the caller's own login, and a secret", 2, records(world, (("own", person) for person in people)))
     row("cold: an access token, by the caller's (one call)", 1, records(world, [("exchanged", "alice")]))
     direct = sorted(seconds_of_read(world, person) for person in people)
-    print(f"\nThe vault itself answers such a read in {statistics.median(direct) * 1e6:.0f} µs (median), asked directly.")
+    print(f"\nThe vault itself answers such a read in {statistics.median(direct) * 1e6:.0f} µs (median), asked by the same way.")
     at_once(world)
 
 
