@@ -3,7 +3,7 @@
 The servers are those of tests/peers, on five SDKs, in both eras, several of each. Two Envoys with the
 plugin stand in front of all of them, the first with two workers, and share the key of session ids. What
 is checked: one list of all, asked of the servers once; calls and resources at every server in both eras;
-sessions that any worker of either Envoy knows; official clients at the one endpoint; gateways behind
+sessions that any worker of either Envoy knows; official clients at the one endpoint, and what servers ask of them; gateways behind
 gateways (chain.py); that servers join and leave by configuration, and keys are replaced, while calls and a
 stream go on (reload.py); and that while servers are killed, frozen and started again under load no call to a
 healthy one fails and no list waits for a sick one.
@@ -107,6 +107,7 @@ def main() -> None:
         calling(place, checks)
         sessions(place, checks)
         official_clients(place, checks)
+        questions(place, checks)
         chain.run(supervisor, HOME, PLUGIN, place.ports, place.token, checks)
         reload.run(supervisor, HOME, PLUGIN, place.ports, place.token, checks)
         trouble(place, checks)
@@ -233,9 +234,19 @@ def official_clients(place: Place, checks: Checks) -> None:
         for server in servers[:4]:
             words += ["call", f"{server}__add", '{"a": 2, "b": 3}']
         words += ["read", f"{servers[0]}+peer://about"]
-        command = [*client.command(place.programs), url, "--era", era, *words]
+        lines, problem = performed(place, client, url, era, words)
+        bad = [line for line in lines if not line.get("ok")]
+        holds = not problem and len(lines) >= 6 and not bad
+        checks.that(f"{client.title}, {era}: lists, calls four servers, reads", holds, bad or problem)
+
+
+def performed(
+    place: Place, client: peers.Client, url: str, era: str, words: list[str]
+) -> tuple[list[dict[str, Any]], str]:
+    """What an official client says of its actions, and what went wrong with itself."""
+    try:
         ended = subprocess.run(
-            command,
+            [*client.command(place.programs), url, "--era", era, *words],
             env=os.environ | {"MCP_TOKEN": place.token, "HOME": str(HOME)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -243,10 +254,33 @@ def official_clients(place: Place, checks: Checks) -> None:
             check=False,
             timeout=180,
         )
-        lines = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
-        bad = [line for line in lines if not line.get("ok")]
-        holds = ended.returncode == 0 and len(lines) >= 6 and not bad
-        checks.that(f"{client.title}, {era}: lists, calls four servers, reads", holds, bad or ended.stderr[-500:])
+    except subprocess.TimeoutExpired:
+        return [], "did not come to its end"
+    lines = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+    return lines, "" if ended.returncode == 0 else f"ended with {ended.returncode}: {ended.stderr[-500:]}"
+
+
+def questions(place: Place, checks: Checks) -> None:
+    heading("What servers ask of the user, by way of two workers")
+    url = f"http://127.0.0.1:{place.envoys[0].port}/mcp"
+    for kind, era in (("python", "legacy"), ("ts-v1", "legacy"), ("python", "modern"), ("ts-v2", "modern")):
+        client = next(each for each in peers.ALL_CLIENTS if each.name == kind)
+        # One of each SDK, but that a modern client can be asked only by servers whose streams can be resumed,
+        # which those on TypeScript v1 here cannot.
+        kinds = [name for name in KINDS if era == "legacy" or name != "ts-v1"]
+        servers = [next(name for name in place.ports if name.startswith(kind)) for kind in kinds]
+        words = [word for server in servers for word in ("call", f"{server}__ask", "{}")]
+        heard: list[object] = []
+        problems = []
+        # Again and again: answers come to either worker.
+        for _ in range(3):
+            lines, problem = performed(place, client, url, era, words)
+            problems += [problem] if problem else []
+            for line in (line for line in lines if line["action"] == "call"):
+                content = (line.get("result") or {}).get("content") or [{}]
+                heard.append(content[0].get("text") or line.get("error"))
+        holds = heard == ["hello Ada"] * (3 * len(servers)) and not problems
+        checks.that(f"{client.title}, {era}: is asked by {len(servers)} servers, and answers", holds, problems or heard)
 
 
 @dataclass
