@@ -128,7 +128,7 @@ impl PolicyEngine {
                     .iter()
                     .filter_map(|named| Redaction::new(&named.policy, &named.annotations.redact));
                 let approved = policies.iter().find(|named| named.annotations.approval.is_some());
-                Ok(Self {
+                let engine = Self {
                     approved: approved.map(|named| Rc::clone(&named.id)),
                     size: policies.len().max(schema.arguments.len()),
                     redactions: redactions.collect(),
@@ -142,7 +142,11 @@ impl PolicyEngine {
                     lists: Lists::new(schema.schema, &counters),
                     catalog,
                     counters,
-                })
+                };
+                for rules in std::iter::once(&engine.enforced).chain(&engine.with_shadow) {
+                    rules.index.ask_ahead(&engine.lists);
+                }
+                Ok(engine)
             }
             (policies, catalog) => {
                 problems.extend(policies.err().into_iter().flatten());

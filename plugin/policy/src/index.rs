@@ -10,14 +10,14 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use cedar_policy::{
-    ActionConstraint, Effect, Entities, EntityTypeName, EntityUid, Policy, PrincipalConstraint,
-    ResourceConstraint,
+    ActionConstraint, Effect, Entities, EntityId, EntityTypeName, EntityUid, Policy,
+    PrincipalConstraint, ResourceConstraint,
 };
 
 use crate::annotations::Annotations;
 use crate::arguments::RecordType;
 use crate::closure::{Closed, closed};
-use crate::listing::{self, Listed};
+use crate::listing::{self, Listed, Lists, Question};
 use crate::looks::Looks;
 use crate::names;
 use crate::policies::NamedPolicy;
@@ -91,6 +91,10 @@ impl<T: Default> Keyed<T> {
         keys: impl Iterator<Item = &'a EntityUid>,
     ) -> impl Iterator<Item = &'a T> {
         std::iter::once(&self.under_none).chain(keys.filter_map(|uid| self.under.get(uid)))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &T> {
+        std::iter::once(&self.under_none).chain(self.under.values())
     }
 }
 
@@ -204,6 +208,34 @@ impl Index {
             index.add(&candidate);
         }
         Ok(index)
+    }
+
+    /// Asks what policies on the arguments of one action say when it is listed, where that is the same
+    /// for everybody: once, and not while somebody waits for the first list. What cannot be asked now
+    /// is asked then.
+    pub(crate) fn ask_ahead(&self, lists: &Lists) {
+        for action in self.actions.values().filter(|action| action.arguments.is_some()) {
+            let anybody = |kinds: &[EntityTypeName]| {
+                let kind = kinds.first()?.clone();
+                Some(EntityUid::from_type_name_and_id(kind, EntityId::new("")))
+            };
+            let (Some(policies), Some(principal), Some(resource)) = (
+                self.policies.under.get(&action.uid),
+                anybody(&action.principals),
+                anybody(&action.resources),
+            ) else {
+                continue;
+            };
+            let question = Question::new(&principal, &action.uid, &resource, None, lists);
+            let Ok(question) = question else { continue };
+            for candidate in policies.all().flat_map(Keyed::all).flatten() {
+                if candidate.looks.at(Looks::ARGUMENTS) {
+                    let _remembered = action.listed(candidate, |is_same_for_all| {
+                        if is_same_for_all { question.put(candidate) } else { Err(String::new()) }
+                    });
+                }
+            }
+        }
     }
 
     fn add(&mut self, candidate: &Rc<Candidate>) {
