@@ -1,6 +1,7 @@
 """envoy/envoy.yaml with other ports, servers and policies, for tests that bring servers of their own."""
 
 import json
+import random
 import socket
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -33,16 +34,24 @@ class Gateway:
         supervisor.wait_until_answers(self.child, ready, within=READY_SECONDS, status=200)
 
 
+# Below those that systems give to outgoing connections, one of which could take a port before its server does.
+PORTS_FOR_TESTS = range(15000, 30000)
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, chosen by the system."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports that nobody listens on."""
+    found: list[int] = []
+    for port in random.sample(PORTS_FOR_TESTS, len(PORTS_FOR_TESTS)):
+        if len(found) == count:
+            return found
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+    raise OSError(f"there are no {count} free ports")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +26,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long to wait before looking again.
 const GLANCE: Duration = Duration::from_millis(5);
+
+/// Where the ports of tests begin, and how many one process may look at.
+const FIRST_PORT: u16 = 15_000;
+const MOST_PORTS: u16 = 5_000;
+
+/// How many of its ports this process has looked at.
+static LOOKED_AT: AtomicU16 = AtomicU16::new(0);
+
+/// How many proxies this process has started.
+static STARTED: AtomicU16 = AtomicU16::new(0);
 
 /// A real Envoy with a listener for every scenario.
 pub struct Envoy {
@@ -58,8 +69,9 @@ impl Envoy {
     /// # Errors
     /// What kept it from starting, with the last lines of its log.
     pub fn start(program: &str, scenarios: &[Scenario]) -> Result<Self, String> {
-        // A folder of its own: two suites may run at the same time.
-        let folder = repository::path(&format!("target/envoy-suite/{}", std::process::id()));
+        // A folder of its own: two suites may run at the same time, and one may start several.
+        let (suite, started) = (std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+        let folder = repository::path(&format!("target/envoy-suite/{suite}-{started}"));
         std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         let mut bootstrap = configuration::bootstrap()?;
         let listener = bootstrap["static_resources"]["listeners"][0].clone();
@@ -290,12 +302,22 @@ fn launch(program: &str, folder: &Path, file: &Path) -> Result<Child, String> {
         .map_err(|error| format!("{program} could not be started: {error}"))
 }
 
-/// A port that nobody uses, and that nobody gets while `reserved` lives.
+/// A port that nobody uses, and that nobody gets while `reserved` lives. Below those that systems give
+/// to outgoing connections, one of which could take it before Envoy does.
 fn free_port(reserved: &mut Vec<TcpListener>) -> Result<u16, String> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(|error| error.to_string())?;
-    let port = listener.local_addr().map_err(|error| error.to_string())?.port();
-    reserved.push(listener);
-    Ok(port)
+    loop {
+        let next = LOOKED_AT.fetch_add(1, Ordering::Relaxed);
+        if next >= MOST_PORTS {
+            return Err("there is no free port".into());
+        }
+        // Each process begins elsewhere.
+        let begin = u16::try_from(std::process::id() % 97).unwrap_or_default() * 100;
+        let port = FIRST_PORT + begin + next;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            reserved.push(listener);
+            return Ok(port);
+        }
+    }
 }
 
 fn push(array: &mut Value, element: Value) {

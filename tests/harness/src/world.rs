@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -88,6 +89,8 @@ pub struct World {
     state: Mutex<State>,
     /// Told when a behaviour changes.
     changed: Condvar,
+    /// Told when an upstream is asked.
+    arrived: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -161,6 +164,18 @@ impl World {
         std::mem::take(&mut state.asked)
     }
 
+    /// Waits until each upstream was asked as often as `expected` says, for `longest` at most: a request
+    /// that nobody waits for may arrive after the client has its answer.
+    pub fn wait_until_asked(&self, expected: &BTreeMap<String, usize>, longest: Duration) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_lacking = |state: &mut State| {
+            let count = |of: &str| state.asked.iter().filter(|asked| asked.cluster == of).count();
+            expected.iter().any(|(cluster, expected)| count(cluster) < *expected)
+        };
+        let _those_that_came_are_compared =
+            self.arrived.wait_timeout_while(state, longest, is_lacking);
+    }
+
     /// Whether an upstream was asked anything that was not taken out.
     #[must_use]
     pub fn was_asked(&self) -> bool {
@@ -176,6 +191,7 @@ impl World {
             return Answer::Nobody;
         }
         state.asked.push(asked.clone());
+        self.arrived.notify_all();
         let is_held = |state: &mut State| now(state) == Behaviour::Held;
         let mut state =
             self.changed.wait_while(state, is_held).unwrap_or_else(PoisonError::into_inner);

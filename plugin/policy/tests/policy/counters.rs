@@ -1,5 +1,8 @@
 //! Counters of earlier calls: what is wrong with one, and what policies make of what they say.
 
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use std::collections::BTreeMap;
 
 use toolgate_policy::{
