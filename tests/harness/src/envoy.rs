@@ -276,6 +276,8 @@ fn own_listener(listener: &Value, index: usize, place: &Place, plugin: Value) ->
         merge(wasm, &json!({"name": name, "root_id": name}));
     }
     let manager = &mut own["filter_chains"][0]["filters"][0]["typed_config"];
+    // Envoy waits so long for a client to close after an early answer, and these read until it does.
+    manager["delayed_close_timeout"] = json!("0.05s");
     let log = &mut manager["access_log"][0];
     log["name"] = json!("envoy.access_loggers.file");
     log["typed_config"]["@type"] =
