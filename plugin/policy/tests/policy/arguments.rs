@@ -62,6 +62,22 @@ fn wrong_types_are_refused_with_path_and_expectation_and_without_the_value() {
 }
 
 #[test]
+fn a_set_of_a_million_is_refused_and_a_megabyte_of_text_is_decided_on() {
+    let lines = |count: usize| {
+        let lines: Vec<String> = (0..count).map(|at| format!(r#"{{"amount": {at}}}"#)).collect();
+        format!(r#"{{"lines": [{}]}}"#, lines.join(","))
+    };
+    let last = book_when("context.arguments.lines.contains({amount: 999})");
+    assert!(call(&last, "bank/book", &lines(1000)).is_permit());
+    assert!(!call(&last, "bank/book", &lines(999)).is_permit());
+    let refused = call(&last, "bank/book", &lines(1_000_000));
+    assert_eq!(invalid(&refused), "`arguments` holds more than 10000 values");
+    let memo = "m".repeat(1 << 20);
+    let pay = format!(r#"{{"to": "b", "amount": 1, "memo": "{memo}"}}"#);
+    assert!(call(&permit_all(), "bank/pay", &pay).is_permit());
+}
+
+#[test]
 fn floats_are_no_integers_however_they_are_written() {
     let engine = permit_all();
     for amount in ["5.0", "5e0", "0.5", "1e3", "-0.0"] {
