@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from stack.console import StackError, relative
 
-READY_WITHIN_SECONDS = 30.0
+READY_WITHIN_SECONDS = 90.0
 STOP_WITHIN_SECONDS = 5.0
 POLL_SECONDS = 0.05
 
