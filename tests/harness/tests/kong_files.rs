@@ -153,7 +153,7 @@ fn kong_refuses_a_configuration_of_the_wrong_shape() {
 }
 
 #[test]
-fn kong_conf_lets_the_filter_see_every_body_that_the_gateway_accepts() {
+fn kong_conf_lets_the_filter_see_every_body_and_share_its_counters() {
     let conf = repository::read("kong/kong.conf").unwrap();
     let lines: BTreeMap<&str, &str> = conf
         .lines()
@@ -167,6 +167,8 @@ fn kong_conf_lets_the_filter_see_every_body_that_the_gateway_accepts() {
     assert!(mebibytes("nginx_http_client_body_buffer_size") >= most);
     assert!(mebibytes("nginx_http_client_max_body_size") > most, "the filter answers, not nginx");
     assert_eq!((lines["wasm"], lines["log_level"]), ("on", "info"));
+    // Without a zone, what counters share makes the filter fail.
+    assert!(mebibytes("nginx_wasm_shm_kv") >= 16 << 20);
 }
 
 /// What a validator of draft-4 finds, as far as the schema uses it.
