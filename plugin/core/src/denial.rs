@@ -243,9 +243,14 @@ pub struct LocalReply {
 impl LocalReply {
     /// A JSON document with status 200.
     pub(crate) fn json(body: &Json, origin: Option<&str>) -> Self {
+        Self::written_json(body.to_bytes(), origin)
+    }
+
+    /// The same of JSON that is written already.
+    pub(crate) fn written_json(body: Vec<u8>, origin: Option<&str>) -> Self {
         let mut headers = vec![("content-type", "application/json".to_owned())];
         headers.extend(origin.map(cors::fields).unwrap_or_default());
-        Self { status: 200, headers, body: body.to_bytes() }
+        Self { status: 200, headers, body }
     }
 }
 

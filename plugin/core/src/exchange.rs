@@ -534,8 +534,7 @@ impl Step<'_> {
                 self.audit.decision = Outcome::Deny;
                 self.audit.reason = Some("batch_refused");
                 let reply = LocalReply::json(&Json::Array(refusals), self.origin.as_deref());
-                self.out.push(Effect::Reply(reply));
-                Some((Phase::Replied, Flow::Hold))
+                Some(self.reply(reply))
             }
         }
     }
@@ -784,10 +783,7 @@ impl Step<'_> {
 
     /// Answers with what a server asks, in place of an answer of which nothing has gone on.
     fn answer_asked(&mut self, body: Vec<u8>) -> (Phase, Flow) {
-        let mut headers = vec![("content-type", "application/json".to_owned())];
-        headers.extend(self.origin.as_deref().map(cors::fields).unwrap_or_default());
-        self.out.push(Effect::Reply(LocalReply { status: 200, headers, body }));
-        (Phase::Replied, Flow::Hold)
+        self.reply(LocalReply::written_json(body, self.origin.as_deref()))
     }
 
     /// Masks what goes on of a piece of the response's body: what the effects from `before` on put in
@@ -827,8 +823,7 @@ impl Step<'_> {
             Err(denial) => self.deny(denial, None),
             Ok(reply) => {
                 self.audit.decision = Outcome::Allow;
-                self.out.push(Effect::Reply(reply));
-                (Phase::Replied, Flow::Hold)
+                self.reply(reply)
             }
         })
     }
@@ -861,18 +856,17 @@ impl Step<'_> {
         };
         self.audit.decision = Outcome::Allow;
         self.audit.mcp_method = Some("OPTIONS".into());
-        self.out.push(Effect::Reply(reply));
-        Some((Phase::Replied, Flow::Hold))
+        Some(self.reply(reply))
     }
 
     /// Answers what the gateway can answer itself.
     fn answer(&mut self, mut reply: LocalReply) -> (Phase, Flow) {
         self.audit.decision = Outcome::Allow;
         reply.headers.extend(self.origin.as_deref().map(cors::fields).unwrap_or_default());
-        self.out.push(Effect::Reply(reply));
-        (Phase::Replied, Flow::Hold)
+        self.reply(reply)
     }
 
+    /// Answers the client; what still arrives of the request is held.
     fn reply(&mut self, reply: LocalReply) -> (Phase, Flow) {
         self.out.push(Effect::Reply(reply));
         (Phase::Replied, Flow::Hold)
@@ -883,8 +877,7 @@ impl Step<'_> {
             let body = batch.errors(&denial);
             self.note(&denial);
             let reply = denial.into_reply_with(body, self.origin.as_deref());
-            self.out.push(Effect::Reply(reply));
-            return (Phase::Replied, Flow::Hold);
+            return self.reply(reply);
         }
         let id = asked.message.as_ref().and_then(Message::answer_id).cloned();
         self.deny(denial, id.as_ref())
@@ -896,8 +889,7 @@ impl Step<'_> {
         id: Option<&toolgate_protocol::jsonrpc::Id>,
     ) -> (Phase, Flow) {
         self.note(&denial);
-        self.out.push(Effect::Reply(denial.into_reply(id, self.origin.as_deref())));
-        (Phase::Replied, Flow::Hold)
+        self.reply(denial.into_reply(id, self.origin.as_deref()))
     }
 
     fn note(&mut self, denial: &Denial) {

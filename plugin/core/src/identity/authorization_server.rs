@@ -12,7 +12,7 @@ use std::time::Duration;
 use toolgate_policy::Problem;
 use toolgate_protocol::json::{Json, Object};
 
-use super::endpoint::{AuthorizationEndpoint, EndpointConfig};
+use super::endpoint::{AuthorizationEndpoint, EndpointConfig, check_seconds};
 use super::login;
 use super::metadata::PublicUrl;
 use crate::config::{OAuthProxyConfig, ServerMetadataConfig};
@@ -114,18 +114,11 @@ impl AuthorizationServer {
         let ServerMetadataConfig { cluster, scheme, authority, path: at, timeout_ms, .. } = config;
         let endpoint = EndpointConfig { cluster, scheme, authority, path: at, timeout_ms };
         let own = format!("{path}.authorization_server_metadata");
-        for (field, seconds, least) in [
+        let ages = [
             ("refresh_seconds", config.refresh_seconds, 10),
             ("keep_seconds", config.keep_seconds, config.refresh_seconds),
-        ] {
-            if !(least..=30 * 86_400).contains(&seconds) {
-                problems.push(Problem {
-                    path: format!("{own}.{field}"),
-                    message: format!("{seconds} is not usable"),
-                    help: Some(format!("choose {least} to 2592000 seconds")),
-                });
-            }
-        }
+        ];
+        check_seconds(&ages, &own, problems);
         Self {
             endpoint: AuthorizationEndpoint::compile(endpoint, &own, problems),
             issuer,

@@ -25,6 +25,20 @@ pub(super) struct AuthorizationEndpoint {
     path: String,
 }
 
+/// Checks how long what an issuer publishes is used: fields of the configuration at `path`, each with its
+/// value and the least that it may be, in seconds.
+pub(super) fn check_seconds(ages: &[(&str, u64, u64)], path: &str, problems: &mut Vec<Problem>) {
+    for (field, seconds, least) in ages {
+        if !(*least..=30 * 86_400).contains(seconds) {
+            problems.push(Problem {
+                path: format!("{path}.{field}"),
+                message: format!("{seconds} is not usable"),
+                help: Some(format!("choose {least} to 2592000 seconds")),
+            });
+        }
+    }
+}
+
 impl AuthorizationEndpoint {
     pub(super) fn compile(config: EndpointConfig, path: &str, problems: &mut Vec<Problem>) -> Self {
         let mut problem = |field: &str, message: String, help: &str| {

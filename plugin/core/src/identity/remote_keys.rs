@@ -14,7 +14,7 @@ use jsonwebtoken::jwk::Jwk;
 use toolgate_policy::Problem;
 use toolgate_protocol::json::Json;
 
-use super::endpoint::{AuthorizationEndpoint, EndpointConfig};
+use super::endpoint::{AuthorizationEndpoint, EndpointConfig, check_seconds};
 use super::keys::Keys;
 use crate::config::RemoteKeysConfig;
 use crate::event::{CallOutcome, HttpCall, Timestamp};
@@ -76,19 +76,12 @@ impl RemoteKeys {
         path: &str,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        for (field, seconds, least) in [
+        let ages = [
             ("refresh_seconds", config.refresh_seconds, 10),
             ("unknown_key_seconds", config.unknown_key_seconds, 1),
             ("keep_seconds", config.keep_seconds, config.refresh_seconds),
-        ] {
-            if !(least..=30 * 86_400).contains(&seconds) {
-                problems.push(Problem {
-                    path: format!("{path}.{field}"),
-                    message: format!("{seconds} is not usable"),
-                    help: Some(format!("choose {least} to 2592000 seconds")),
-                });
-            }
-        }
+        ];
+        check_seconds(&ages, path, problems);
         let RemoteKeysConfig { cluster, scheme, authority, path: at, timeout_ms, .. } = config;
         let endpoint = EndpointConfig { cluster, scheme, authority, path: at, timeout_ms };
         Self {
