@@ -1,6 +1,11 @@
 """Keeps the score."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from stack.console import StackError, fail
 
 
 class Claims:
@@ -28,3 +33,16 @@ class Claims:
 
     def equal(self, claim: str, seen: Any, expected: Any) -> None:
         self.hold(claim, seen == expected, f"{seen!r}, expected {expected!r}")
+
+    @contextmanager
+    def whole_run(self) -> Iterator[None]:
+        """All of a run: that it cannot go on is a claim that failed. Prints the score and ends the process."""
+        try:
+            yield
+        except StackError as error:
+            fail(error)
+            self.hold("the run came to its end", False)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        print(f"\n{self.passed} passed, {self.failed} failed", flush=True)
+        sys.exit(1 if self.failed else 0)

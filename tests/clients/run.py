@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from stack import servers, tools
-from stack.console import TARGET, StackError, fail, relative
+from stack.console import TARGET, StackError, relative
 from stack.preparing import PLUGIN, Parts
 from stack.running import Stack
 from stack.supervisor import Supervisor, require_free_ports
@@ -37,18 +37,11 @@ def main() -> None:
     parser.add_argument("--no-vault", action="store_true", help="take the credential from the environment")
     given = parser.parse_args()
     claims = Claims()
-    try:
+    with claims.whole_run():
         with Supervisor(HOME) as supervisor:
             stack = Stack(supervisor, parts(with_vault=not given.no_vault), HOME)
             play(stack, claims)
             going_away.play(supervisor, claims, HOME / "going-away")
-    except StackError as error:
-        fail(error)
-        claims.hold("the run came to its end", False)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    print(f"\n{claims.passed} passed, {claims.failed} failed", flush=True)
-    sys.exit(1 if claims.failed else 0)
 
 
 def parts(*, with_vault: bool) -> Parts:

@@ -16,13 +16,12 @@ import base64
 import json
 import re
 import shutil
-import sys
 import time
 from datetime import datetime
 from typing import Any
 
 from claims import Claims
-from stack.console import TARGET, StackError, fail, relative
+from stack.console import TARGET, StackError, relative
 from stack.preparing import PLUGIN
 from stack.supervisor import Supervisor
 
@@ -38,7 +37,7 @@ def main() -> None:
     claims = Claims()
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir(parents=True)
-    try:
+    with claims.whole_run():
         if not PLUGIN.is_file():
             raise StackError(f"there is no {relative(PLUGIN)}; run scripts/build")
         with Supervisor(HOME) as supervisor:
@@ -61,13 +60,6 @@ def main() -> None:
             nothing_leaked(world, claims)
         with Supervisor(HOME / "walk") as supervisor:
             walk.follow(supervisor, claims, HOME / "walk")
-    except StackError as error:
-        fail(error)
-        claims.hold("the run came to its end", False)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    print(f"\n{claims.passed} passed, {claims.failed} failed", flush=True)
-    sys.exit(1 if claims.failed else 0)
 
 
 # --- where they come from --------------------------------------------------------------------------

@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests" / "clients")]
 import ways
 from claims import Claims
 from stack import gateway, tools
-from stack.console import TARGET, StackError, fail, relative
+from stack.console import TARGET, StackError, relative
 from stack.preparing import PLUGIN
 from stack.supervisor import Supervisor, require_free_ports
 
@@ -116,7 +116,7 @@ def main() -> None:
     claims = Claims()
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir(parents=True)
-    try:
+    with claims.whole_run():
         if not PLUGIN.is_file():
             raise StackError(f"there is no {relative(PLUGIN)}; run scripts/build")
         require_free_ports(PORTS)
@@ -142,13 +142,6 @@ def main() -> None:
             nothing_leaked(world, claims)
             world.supervisor.stop("envoy-ways")
             ways.records_of_the_ways(claims, world.access_of_ways)
-    except StackError as error:
-        fail(error)
-        claims.hold("the run came to its end", False)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    print(f"\n{claims.passed} passed, {claims.failed} failed", flush=True)
-    sys.exit(1 if claims.failed else 0)
 
 
 def the_documents(claims: Claims) -> None:
