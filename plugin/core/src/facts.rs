@@ -312,16 +312,16 @@ impl Gateway {
     ) -> Option<Fact> {
         match need {
             Need::VaultLogin(wanted) => {
-                Some(Fact::VaultLogin(self.learn_login(wanted, outcome, now)))
+                Some(Fact::VaultLogin(self.learn_login(wanted, outcome, since, now)))
             }
             Need::LoginRenewal(wanted) => {
-                Some(Fact::Renewal(self.learn_renewed_login(wanted, outcome, now)))
+                Some(Fact::Renewal(self.learn_renewed_login(wanted, outcome, since, now)))
             }
             Need::Credential(wanted) => {
                 self.learn_credential(wanted, outcome, since, now).map(Fact::Credential)
             }
             Need::LeaseRenewal(wanted) => {
-                Some(Fact::Renewal(self.learn_renewed_lease(wanted, outcome, now)))
+                Some(Fact::Renewal(self.learn_renewed_lease(wanted, outcome, since, now)))
             }
             Need::Keys(issuer) => self.identity.learn_keys(issuer, outcome, now).map(Fact::Keys),
             Need::Introspection(_) => Some(Fact::Introspection(introspection::read(outcome))),

@@ -19,8 +19,12 @@ const TOKEN: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImRlbW8tMjAyNiIsInR5cCI6ImF0K2p
 const ISSUED: u64 = 1_795_435_200;
 
 fn gateway() -> Rc<Gateway> {
+    gateway_of(&document())
+}
+
+fn gateway_of(document: &Value) -> Rc<Gateway> {
     let environment = |name: &str| (name == "ROLE").then(|| "role".to_owned());
-    let compiled = Gateway::compile(document().to_string().as_bytes(), &environment);
+    let compiled = Gateway::compile(document.to_string().as_bytes(), &environment);
     Rc::new(compiled.unwrap_or_else(|problems| panic!("{problems:?}")))
 }
 
@@ -108,17 +112,26 @@ fn called(effects: &[Effect]) -> Option<CallId> {
 
 /// Ends a call with this answer.
 fn finish(gateway: &Gateway, id: CallId, body: &Value) -> FinishedCall {
+    finish_at(gateway, id, body, 0)
+}
+
+/// The same, so many seconds after the token was issued.
+fn finish_at(gateway: &Gateway, id: CallId, body: &Value, age: u64) -> FinishedCall {
     let outcome = CallOutcome::Response {
         status: 200,
         headers: Headers::default(),
         body: body.to_string().into_bytes(),
     };
-    gateway.finish_call(id, outcome, Timestamp(Duration::from_secs(ISSUED)))
+    gateway.finish_call(id, outcome, Timestamp(Duration::from_secs(ISSUED + age)))
 }
 
 fn hand(exchange: &mut Exchange, done: &FinishedCall) -> (Flow, Vec<Effect>) {
+    hand_at(exchange, done, 0)
+}
+
+fn hand_at(exchange: &mut Exchange, done: &FinishedCall, age: u64) -> (Flow, Vec<Effect>) {
     let mut out = Vec::new();
-    let now = Timestamp(Duration::from_secs(ISSUED));
+    let now = Timestamp(Duration::from_secs(ISSUED + age));
     let flow = exchange.handle(Event::CallDone(done), now, &mut out);
     (flow, out)
 }
@@ -170,6 +183,111 @@ fn a_permitted_call_waits_for_its_credential_and_then_goes_upstream() {
     let record = record(&mut exchange);
     assert_eq!((record.decision, record.credential_version), (Outcome::Allow, Some(2)));
     assert!(!record.to_json().contains("k3y"));
+}
+
+/// Makes a refund at this age, whose calls get these answers, each ten seconds after it was asked for.
+/// Returns the paths of the calls.
+fn refund_slowly(gateway: &Rc<Gateway>, mut age: u64, answers: &[Value]) -> Vec<String> {
+    let mut exchange = Exchange::new(Some(Rc::clone(gateway)));
+    let (mut flow, mut effects) = refund(&mut exchange, 1, age);
+    let mut paths = Vec::new();
+    let mut answers = answers.iter();
+    while let Some(Effect::Call { id, call }) = effects.first() {
+        paths.push(call.path.clone());
+        age += 10;
+        let done = finish_at(gateway, *id, answers.next().unwrap(), age);
+        (flow, effects) = hand_at(&mut exchange, &done, age);
+    }
+    assert_eq!(flow, Flow::Forward);
+    assert!(answers.next().is_none());
+    let _last_used = record(&mut exchange);
+    paths
+}
+
+/// Lets the timer fire at this age; its calls are answered at once. Returns their paths.
+fn tick(gateway: &Gateway, age: u64, answer: impl Fn(&str) -> Value) -> Vec<String> {
+    let calls = gateway.tick(Timestamp(Duration::from_secs(ISSUED + age)));
+    let calls = calls.into_iter().map(|(id, call)| {
+        let _nobody_waits = finish_at(gateway, id, &answer(&call.path), age);
+        call.path
+    });
+    calls.collect()
+}
+
+/// The document with this as its credential.
+fn document_with(credential: Value) -> Value {
+    let mut document = document();
+    document["token_endpoints"] = json!({"idp": {"cluster": "idp", "path": "/token",
+        "client_id": "toolgate", "client_secret": {"value": "s3cret"}}});
+    document["credentials"]["key"] = credential;
+    document
+}
+
+fn login_for(seconds: u32) -> Value {
+    json!({"auth": {"client_token": "t", "lease_duration": seconds, "renewable": true}})
+}
+
+fn lent_for(seconds: u32) -> Value {
+    json!({"lease_id": "database/creds/app/1", "lease_duration": seconds, "renewable": true,
+        "data": {"key": "k3y"}})
+}
+
+const LOGIN: &str = "/v1/auth/approle/login";
+const RENEW_LOGIN: &str = "/v1/auth/token/renew-self";
+const RENEW_LEASE: &str = "/v1/sys/leases/renew";
+
+#[test]
+fn what_is_lent_ends_as_if_it_had_been_lent_when_it_was_asked_for() {
+    let lent = json!({"dynamic": {"vault": "main", "path": "database/creds/app", "field": "key"}});
+    let token = json!({"client_credentials": {"endpoint": "idp"}});
+    // Tokens are not used for the last five seconds of their life.
+    let access = json!({"access_token": "k3y", "token_type": "bearer", "expires_in": 65});
+    for (credential, answers, ends) in
+        [(lent, vec![login_for(3600), lent_for(60)], 10 + 60), (token, vec![access], 60)]
+    {
+        let gateway = gateway_of(&document_with(credential));
+        refund_slowly(&gateway, 0, &answers);
+        assert!(refund_slowly(&gateway, ends - 1, &[]).is_empty(), "it ends too early");
+        let again = refund_slowly(&gateway, ends, &answers[answers.len() - 1..]);
+        assert_eq!(again.len(), 1, "it is used for longer than it was lent");
+    }
+}
+
+#[test]
+fn a_login_ends_as_if_it_had_been_given_when_it_was_asked_for() {
+    let kept = json!({"kv": {"vault": "main", "path": "x", "field": "key", "ttl_seconds": 1}});
+    let gateway = gateway_of(&document_with(kept));
+    refund_slowly(&gateway, 0, &[login_for(100), secret()]);
+    // Used for nine tenths of its life.
+    assert_eq!(refund_slowly(&gateway, 89, &[secret()]), ["/v1/secret/data/x"]);
+    assert_eq!(refund_slowly(&gateway, 90 + 10, &[login_for(100), secret()])[0], LOGIN);
+}
+
+#[test]
+fn a_login_is_renewed_as_long_as_the_vault_gives_it_as_much_as_at_first() {
+    let kept = json!({"kv": {"vault": "main", "path": "x", "field": "key", "ttl_seconds": 3000}});
+    let gateway = gateway_of(&document_with(kept));
+    refund_slowly(&gateway, 0, &[login_for(100), secret()]);
+    for age in [75, 150, 225, 300, 375, 450] {
+        assert_eq!(tick(&gateway, age, |_| login_for(100)), [RENEW_LOGIN], "{age}");
+    }
+    // It nears the longest life that it may have: there will be a new one.
+    assert_eq!(tick(&gateway, 525, |_| login_for(40)), [RENEW_LOGIN]);
+    assert!(tick(&gateway, 560, |_| login_for(40)).is_empty());
+}
+
+#[test]
+fn what_is_lent_for_longer_than_its_login_is_kept_together_with_it() {
+    let lent = json!({"dynamic": {"vault": "main", "path": "database/creds/app", "field": "key"}});
+    let gateway = gateway_of(&document_with(lent));
+    refund_slowly(&gateway, 0, &[login_for(100), lent_for(3600)]);
+    let renewed = |path: &str| if path == RENEW_LOGIN { login_for(100) } else { lent_for(3600) };
+    assert_eq!(tick(&gateway, 78, renewed), [RENEW_LOGIN, RENEW_LEASE]);
+    assert!(refund_slowly(&gateway, 110, &[]).is_empty(), "it ended with its login");
+    // A login that is not renewed takes with it what it was lent.
+    assert_eq!(tick(&gateway, 153, |_| lent_for(3600)), [RENEW_LOGIN, RENEW_LEASE]);
+    let again = refund_slowly(&gateway, 178, &[login_for(100), lent_for(3600)]);
+    assert_eq!(again[0], LOGIN, "it is used after its login has ended");
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::linking;
 use super::vault::{Login, lease_answer, login_answer};
 use super::{
-    CredentialError, Fetched, Injected, Lease, REFRESHED_AFTER, Source, Vault, VaultSecret,
-    VaultToken, Wanted, WantedLogin, Written,
+    CredentialCache, CredentialError, Fetched, Injected, Lease, REFRESHED_AFTER, Source, Vault,
+    VaultSecret, VaultToken, Wanted, WantedLogin, Written,
 };
 use crate::audit::{AuditRecord, digest, short_digest};
 use crate::denial::{Denial, Reason};
@@ -247,6 +247,18 @@ impl Gateway {
         }
     }
 
+    /// The login that a value was read with, while its time is not over.
+    fn login_of<'a>(
+        &self,
+        wanted: &Wanted,
+        secrets: &'a CredentialCache,
+        now: Timestamp,
+    ) -> Option<&'a VaultToken> {
+        let Source::Vault(secret) = self.source(&wanted.name)? else { return None };
+        let login = Self::wanted_login(secret, self.vault_of(secret)?, wanted);
+        secrets.login(&login, now).map(|login| &**login)
+    }
+
     /// The call for [`Need::VaultLogin`].
     pub(crate) fn login_call(&self, wanted: &WantedLogin) -> Option<HttpCall> {
         self.vaults.get(&wanted.vault)?.login_call(wanted.caller.as_deref())
@@ -299,34 +311,37 @@ impl Gateway {
         Some(self.vault_of(secret)?.renew_lease_call(lease, &token))
     }
 
-    /// What the answer to a login says.
+    /// What the answer to a login, made at `since`, says.
     pub(crate) fn learn_login(
         &self,
         wanted: &WantedLogin,
         outcome: &CallOutcome,
+        since: Timestamp,
         now: Timestamp,
     ) -> Result<Rc<VaultToken>, CredentialError> {
-        let login = Rc::new(login_answer(outcome, now)?);
+        let login = Rc::new(login_answer(outcome, since, now)?);
         self.secrets.borrow_mut().keep_login(wanted, &login, now);
         Ok(login)
     }
 
-    /// What the answer to the renewal of a login says: the same token for longer, or none any more.
+    /// What the answer to the renewal of a login, made at `since`, says: the same token for longer, or
+    /// none any more.
     pub(crate) fn learn_renewed_login(
         &self,
         wanted: &WantedLogin,
         outcome: &CallOutcome,
+        since: Timestamp,
         now: Timestamp,
     ) -> Result<(), CredentialError> {
         let mut secrets = self.secrets.borrow_mut();
-        match login_answer(outcome, now) {
+        match login_answer(outcome, since, now) {
             Ok(mut renewed) => {
                 let Some(login) = secrets.login(wanted, now) else { return Ok(()) };
                 renewed.token = Rc::clone(&login.token);
                 renewed.obtained = login.obtained;
-                // As much as it was given at first, or it nears the longest life that it may have.
-                let given = login.ends.since(login.obtained);
-                renewed.renewable &= renewed.ends.since(now) >= given / 2;
+                // Less and less: it nears the longest life that it may have.
+                renewed.renewable &= renewed.given >= login.given / 2;
+                renewed.given = login.given;
                 secrets.keep_login(wanted, &Rc::new(renewed), now);
                 Ok(())
             }
@@ -352,15 +367,14 @@ impl Gateway {
             Source::Vault(secret) => {
                 let vault = self.vault_of(secret)?;
                 let login = Self::wanted_login(secret, vault, wanted);
-                let mut fetched = secret.read_answer(outcome, now);
+                let mut fetched = secret.read_answer(outcome, since, now);
                 let mut secrets = self.secrets.borrow_mut();
                 let known = secrets.login(&login, now).map(Rc::clone);
                 if let Ok(fetched) = &mut fetched
                     && fetched.lease.is_some()
                     && let Some(known) = &known
                 {
-                    // The vault takes back what it lent to a token when the token ends.
-                    fetched.expires = fetched.expires.min(known.ends);
+                    fetched.ends_with(known, since);
                 }
                 let logs_in = matches!(vault.login, Login::Method { .. } | Login::Caller { .. });
                 if logs_in && matches!(fetched, Err(CredentialError::Forbidden)) {
@@ -380,7 +394,7 @@ impl Gateway {
                 }
                 fetched
             }
-            Source::Oauth(token) => token.read_answer(outcome, now),
+            Source::Oauth(token) => token.read_answer(outcome, since, now),
             Source::Static(_) => return None,
         };
         let mut secrets = self.secrets.borrow_mut();
@@ -394,11 +408,13 @@ impl Gateway {
         Some(fetched)
     }
 
-    /// What the answer to the renewal of a lease says: the same value for longer, or none any more.
+    /// What the answer to the renewal of a lease, made at `since`, says: the same value for longer, or
+    /// none any more.
     pub(crate) fn learn_renewed_lease(
         &self,
         wanted: &Wanted,
         outcome: &CallOutcome,
+        since: Timestamp,
         now: Timestamp,
     ) -> Result<(), CredentialError> {
         let mut secrets = self.secrets.borrow_mut();
@@ -406,8 +422,7 @@ impl Gateway {
             Ok((lent, renewable)) => {
                 let Some(old) = secrets.value(wanted, now) else { return Ok(()) };
                 let Some(lease) = &old.lease else { return Ok(()) };
-                let given = old.expires.since(old.obtained);
-                let renewed = Fetched {
+                let mut renewed = Fetched {
                     values: old.values.clone(),
                     source: old.source,
                     version: old.version,
@@ -415,15 +430,19 @@ impl Gateway {
                         id: Secret::new(lease.id.expose().to_owned()),
                         // Less and less: it nears the longest time that it may last, and a new one
                         // is read before that.
-                        renewable: renewable && lent >= given / 2,
+                        renewable: renewable && lent >= lease.given / 2,
+                        given: lease.given,
                     }),
-                    obtained: now,
-                    refresh: now.after(lent.mul_f64(REFRESHED_AFTER)),
-                    expires: now.after(lent),
+                    obtained: old.obtained,
+                    refresh: since.after(lent.mul_f64(REFRESHED_AFTER)),
+                    expires: since.after(lent),
                     used: Cell::new(old.used.get()),
                     is_used: Cell::new(false),
                     written: Written::default(),
                 };
+                if let Some(known) = self.login_of(wanted, &secrets, now) {
+                    renewed.ends_with(known, since);
+                }
                 secrets.keep(wanted, &Rc::new(renewed), now);
                 Ok(())
             }
@@ -479,7 +498,11 @@ impl Gateway {
                     if now < fetched.refresh {
                         continue;
                     }
-                    let same_login = known.is_none_or(|known| known.obtained <= fetched.obtained);
+                    let same_login = match known {
+                        Some(known) => known.obtained <= fetched.obtained,
+                        // With a token of the configuration nobody logs in.
+                        None => matches!(vault.login, Login::Token(_)),
+                    };
                     match &fetched.lease {
                         Some(lease) if lease.renewable && same_login => {
                             due.insert(Need::LeaseRenewal(wanted.clone()));

@@ -104,6 +104,8 @@ pub(crate) struct Lease {
     /// Whoever holds it can end it.
     pub(crate) id: Secret,
     pub(crate) renewable: bool,
+    /// For how long it was lent.
+    pub(crate) given: Duration,
 }
 
 /// Why there is no credential. `Display` is for the audit record; it holds nothing that a vault or an
@@ -168,6 +170,13 @@ impl Fetched {
             is_used: Cell::default(),
             written: Written::default(),
         }
+    }
+
+    /// What was lent at `since` ends with the login that it was lent to: the vault takes it back then.
+    fn ends_with(&mut self, login: &VaultToken, since: Timestamp) {
+        self.expires = self.expires.min(login.ends);
+        let life = self.expires.since(since);
+        self.refresh = self.refresh.min(since.after(life.mul_f64(REFRESHED_AFTER)));
     }
 
     /// A request uses it.

@@ -113,10 +113,12 @@ pub(crate) fn basic_login(client_id: &str, secret: &Secret) -> Secret {
 }
 
 impl AccessToken {
-    /// Reads the answer to [`TokenEndpoint::call`].
+    /// Reads the answer to [`TokenEndpoint::call`], made at `since`: the life of the token may have
+    /// begun as early as that.
     pub(crate) fn read_answer(
         &self,
         outcome: &CallOutcome,
+        since: Timestamp,
         now: Timestamp,
     ) -> Result<Fetched, CredentialError> {
         let answer = answer(outcome).map_err(|error| refusal(self.grant, outcome, error))?;
@@ -141,8 +143,8 @@ impl AccessToken {
             version: None,
             lease: None,
             obtained: now,
-            refresh: now.after(life.mul_f64(REFRESHED_AFTER)),
-            expires: now.after(life.saturating_sub(MARGIN).max(Duration::from_secs(1))),
+            refresh: since.after(life.mul_f64(REFRESHED_AFTER)),
+            expires: since.after(life.saturating_sub(MARGIN).max(Duration::from_secs(1))),
             used: Cell::new(now),
             is_used: Cell::new(false),
             written: Written::default(),

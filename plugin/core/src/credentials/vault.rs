@@ -54,6 +54,8 @@ pub(crate) struct VaultToken {
     pub(crate) token: Rc<Secret>,
     pub(crate) obtained: Timestamp,
     pub(crate) renewable: bool,
+    /// For how long it was given.
+    pub(crate) given: Duration,
     /// Renewed from then on.
     pub(crate) refresh: Timestamp,
     /// Used until then.
@@ -142,10 +144,12 @@ impl Vault {
 }
 
 impl VaultSecret {
-    /// Reads the answer to [`Vault::read_call`].
+    /// Reads the answer to [`Vault::read_call`], made at `since`: the vault may have lent what it says
+    /// as early as that.
     pub(crate) fn read_answer(
         &self,
         outcome: &CallOutcome,
+        since: Timestamp,
         now: Timestamp,
     ) -> Result<Fetched, CredentialError> {
         let answer = answer(outcome)?;
@@ -184,10 +188,11 @@ impl VaultSecret {
             lease: lease_id.map(|id| Lease {
                 id: Secret::new(id.to_owned()),
                 renewable: matches!(answer.get("renewable"), Some(Json::Bool(true))),
+                given: life,
             }),
             obtained: now,
-            refresh: now.after(life.mul_f64(REFRESHED_AFTER)),
-            expires: now.after(life),
+            refresh: since.after(life.mul_f64(REFRESHED_AFTER)),
+            expires: since.after(life),
             used: Cell::new(now),
             is_used: Cell::new(false),
             written: Written::default(),
@@ -195,9 +200,11 @@ impl VaultSecret {
     }
 }
 
-/// Reads the answer to [`Vault::login_call`] or [`Vault::renew_login_call`].
+/// Reads the answer to [`Vault::login_call`] or [`Vault::renew_login_call`], made at `since`: the life
+/// of the token may have begun as early as that.
 pub(crate) fn login_answer(
     outcome: &CallOutcome,
+    since: Timestamp,
     now: Timestamp,
 ) -> Result<VaultToken, CredentialError> {
     let answer = match answer(outcome) {
@@ -213,13 +220,19 @@ pub(crate) fn login_answer(
         .ok_or(CredentialError::Garbage)?;
     // A duration of zero is a token that does not expire; an hour makes sure of a new one.
     let life = duration(auth, "lease_duration").unwrap_or(Duration::from_secs(3600));
+    let expires = since.after(life.mul_f64(TOKEN_LIFE_USED));
+    if expires <= now {
+        // Nothing can be read with it any more.
+        return Err(CredentialError::Unreachable);
+    }
     Ok(VaultToken {
         token: Rc::new(Secret::new(token.to_owned())),
         obtained: now,
         renewable: matches!(auth.get("renewable"), Some(Json::Bool(true))),
-        refresh: now.after(life.mul_f64(REFRESHED_AFTER)),
-        expires: now.after(life.mul_f64(TOKEN_LIFE_USED)),
-        ends: now.after(life),
+        given: life,
+        refresh: since.after(life.mul_f64(REFRESHED_AFTER)),
+        expires,
+        ends: since.after(life),
     })
 }
 
@@ -320,7 +333,7 @@ mod tests {
         ] {
             let body = format!(r#"{{"data": {{"key": {value}}}}}"#).into_bytes();
             let outcome = CallOutcome::Response { status: 200, headers: Headers::default(), body };
-            let found = secret.read_answer(&outcome, Timestamp::default());
+            let found = secret.read_answer(&outcome, Timestamp::default(), Timestamp::default());
             assert_eq!(found.err(), Some(error), "{value}");
         }
     }
