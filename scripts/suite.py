@@ -148,7 +148,8 @@ def login(part: "Part") -> None:
 
 def credentials(part: "Part") -> None:
     """the life of credentials: a real vault that fails in every way, a real authorization server, nothing leaks"""
-    if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy", "vault", "python", "node"):
+    fetch = ["scripts/fetch", "envoy", "vault", "openbao", "valkey", "python", "node"]
+    if part.prepare("the build", "scripts/build") and part.prepare("fetching", *fetch):
         part.run("credentials", "tests/credentials/run")
 
 

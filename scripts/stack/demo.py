@@ -3,7 +3,7 @@
     scripts/demo             builds, starts everything, plays the calls, shows the records, stops everything
     scripts/demo --keep      leaves it running, for your own client; target/demo/session.json says where
     scripts/demo --stop      stops what --keep left running
-    scripts/demo --no-vault  takes the credential from the environment, as where no vault can be had
+    scripts/demo --no-vault  takes the credential from the environment, and starts no vault
 
 Each claim is checked, not only printed; the exit code is 0 when every check passed.
 """

@@ -52,12 +52,12 @@ def prepare(watch: Stopwatch, *, with_vault: bool) -> Parts:
         "fetching the MCP servers": tools.node,
     }
     if with_vault:
-        jobs["building a vault"] = tools.vault
+        jobs["fetching a vault"] = tools.vault
     with watch.timing("preparing"):
         made, seconds = do_all(jobs)
     watch.parts["preparing"] = seconds
     envoy, python = made["fetching Envoy"]
-    parts = Parts(python, made["fetching the MCP servers"], envoy, made.get("building a vault"))
+    parts = Parts(python, made["fetching the MCP servers"], envoy, made.get("fetching a vault"))
     size = f"{PLUGIN.stat().st_size / 1e6:.1f} MB"
     labelled("plugin", f"{relative(PLUGIN)}, {size}, built from this checkout")
     labelled("Envoy", f"{relative(parts.envoy)}, {tools.dotted(tools.envoy_version(parts.envoy))}")

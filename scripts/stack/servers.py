@@ -5,6 +5,7 @@ environment.
 """
 
 import json
+import os
 import re
 import secrets
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 from stack import tools
 from stack.console import ROOT, StackError
-from stack.supervisor import POLL_SECONDS, Child, Supervisor
+from stack.supervisor import POLL_SECONDS, Child, Supervisor, opener
 
 GATEWAY_PORT, ADMIN_PORT, EVERYTHING_PORT, BILLING_PORT, VAULT_PORT = 10000, 9901, 3001, 3002, 8200
 PORTS = {
@@ -90,20 +91,16 @@ def await_billing(supervisor: Supervisor, child: Child) -> None:
 
 def start_vault(supervisor: Supervisor, vault: tools.Vault, root_token: str, audit_log: Path) -> Child:
     address = f"127.0.0.1:{VAULT_PORT}"
-    match vault.kind:
-        case "built":
-            command = [str(vault.program), address]
-        case "vault":
-            command = [str(vault.program), "server", "-dev", "-dev-no-store-token", f"-dev-listen-address={address}"]
-        case _:
-            # OpenBao takes audit devices from its configuration only.
-            config = supervisor.logs / "bao.json"
-            device = {"file": {"file": {"options": {"file_path": str(audit_log)}}}}
-            config.write_text(json.dumps({"audit": [device]}))
-            command = [str(vault.program), "server", "-dev", "-dev-no-store-token"]
-            command += [f"-dev-listen-address={address}", f"-config={config}"]
+    command = [str(vault.program), "server", "-dev", "-dev-no-store-token", f"-dev-listen-address={address}"]
+    if vault.kind == "bao":
+        # OpenBao takes audit devices from its configuration only.
+        config = supervisor.logs / "bao.json"
+        device = {"type": "file", "path": "file", "options": {"file_path": str(audit_log)}}
+        config.write_text(json.dumps({"audit": [device], "disable_clustering": True}))
+        command.append(f"-config={config}")
     environment = {"VAULT_DEV_ROOT_TOKEN_ID": root_token, "BAO_DEV_ROOT_TOKEN_ID": root_token}
-    return supervisor.start("vault", command, environment, cwd=ROOT)
+    # Its log goes to the standard error; to the standard output it greets developers with the token and the unseal key.
+    return supervisor.start("vault", command, environment, cwd=ROOT, stdout=Path(os.devnull))
 
 
 def await_vault(
@@ -165,10 +162,10 @@ def _without_block(text: str, key: str) -> str:
 
 
 class VaultClient:
-    """As much of the vault's HTTP interface as setting it up takes."""
+    """As much of the vault's HTTP interface as setting it up takes; by TLS with `authority` as the one that is trusted."""
 
-    def __init__(self, token: str, address: str = VAULT) -> None:
-        self.token, self.address = token, address
+    def __init__(self, token: str, address: str = VAULT, authority: Path | None = None) -> None:
+        self.token, self.address, self.authority = token, address, authority
 
     def get(self, path: str) -> dict[str, Any]:
         return self._request("GET", path, None)
@@ -188,7 +185,7 @@ class VaultClient:
                 return []
             raise
 
-    def wait_for_mount(self, name: str, within: float = 10.0) -> None:
+    def wait_for_mount(self, name: str, within: float = VAULT_SECONDS) -> None:
         """Waits until KV v2 at `name` answers: a new mount spends a moment upgrading itself."""
         deadline = time.monotonic() + within
         while True:
@@ -208,7 +205,7 @@ class VaultClient:
             headers={"X-Vault-Token": self.token, "Content-Type": "application/json"},
         )
         try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=VAULT_SECONDS) as answer:
+            with opener(self.authority).open(request, timeout=VAULT_SECONDS) as answer:
                 text = answer.read()
                 return json.loads(text) if text else {}
         except urllib.error.HTTPError as error:

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -91,7 +92,12 @@ class Supervisor:
         return child
 
     def wait_until_answers(
-        self, child: Child, url: str, within: float = READY_WITHIN_SECONDS, status: int | None = None
+        self,
+        child: Child,
+        url: str,
+        within: float = READY_WITHIN_SECONDS,
+        status: int | None = None,
+        authority: Path | None = None,
     ) -> None:
         """Waits until `url` answers, with `status` if given; any answer proves that the server listens."""
         deadline = time.monotonic() + within
@@ -99,7 +105,7 @@ class Supervisor:
         while time.monotonic() < deadline:
             if (code := child.process.poll()) is not None:
                 raise StackError(f"{child.name} ended with exit code {code}; {child.last_words()}")
-            answered = http_status(url)
+            answered = http_status(url, authority)
             if answered is not None and status in (None, answered):
                 return
             seen = f"it answered {answered}" if answered else seen
@@ -138,17 +144,21 @@ def stop_group(pid: int, ended_within: Callable[[float], bool]) -> None:
         os.killpg(pid, signal.SIGKILL)  # whatever the leader left behind in its group
 
 
-def http_status(url: str) -> int | None:
+def http_status(url: str, authority: Path | None = None) -> int | None:
     """The HTTP status `url` answers with, None when nothing answers."""
     try:
-        # No proxy of the environment: everything here is on loopback.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=2) as answer:
+        with opener(authority).open(url, timeout=2) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as answer:
         return answer.code
     except (OSError, http.client.HTTPException):
         return None
+
+
+def opener(authority: Path | None = None) -> urllib.request.OpenerDirector:
+    """Opens URLs on loopback, so by no proxy of the environment; by TLS with the one authority that is given."""
+    trusted = ssl.create_default_context(cafile=authority)
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusted))
 
 
 def require_free_ports(ports: Mapping[int, str]) -> None:

