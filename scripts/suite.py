@@ -136,7 +136,7 @@ def peers(part: "Part") -> None:
 
 def smuggling(part: "Part") -> None:
     """requests that real servers run and the gateway refuses; writes docs/smuggling.md"""
-    if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy", "python"):
+    if part.prepare("the build", "scripts/build") and part.prepare("fetching", "scripts/fetch", "envoy", "python", "node", "fastmcp"):
         part.run("smuggling", "target/tools/python/bin/python", "tests/smuggling/run.py")
 
 

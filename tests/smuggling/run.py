@@ -28,7 +28,7 @@ from attempts import ATTEMPTS, Attempt, Call
 HOME = TARGET / "smuggling"
 TABLE = ROOT / "docs" / "smuggling.md"
 PEERS = ROOT / "tests" / "peers" / "smuggling"
-SERVERS = ("TypeScript v1", "TypeScript v2", "Python")
+SERVERS = ("TypeScript v1", "TypeScript v2", "Python", "FastMCP")
 POLICY = """
 @id("everybody") permit (principal, action in [MCP::Action::"connect", MCP::Action::"call_tool"], resource);
 @id("nobody-secret") forbid (principal, action in MCP::Action::"call_tool", resource) when { resource.name == "secret" };
@@ -91,6 +91,7 @@ def start(supervisor: Supervisor) -> list[Place]:
         [str(tools.node()), str(PEERS / "v1.mjs")],
         [str(tools.node()), str(PEERS / "v2.mjs")],
         [str(tools.python()), str(PEERS / "server.py")],
+        [str(tools.fastmcp()), str(PEERS / "with_fastmcp.py")],
     ]
     names = [f"server{number}" for number in range(len(ports))]
     children = [
