@@ -30,6 +30,7 @@ import walk
 from world import LEASE_SECONDS, LINK, TTL_SECONDS, Load, World, basic, until
 
 HOME = TARGET / "credentials"
+SURELY_CURRENT_SECONDS = 6.0
 UNAVAILABLE = (503, "credential_unavailable")
 
 
@@ -48,6 +49,7 @@ def main() -> None:
                 what_a_server_shows_is_masked,
                 nothing_for_this_caller,
                 a_secret_is_rotated_under_load,
+                a_secret_is_rotated_and_the_old_one_is_refused_at_once,
                 logins_and_leases_are_renewed_while_they_are_used,
                 a_lease_is_revoked_and_one_ends,
                 the_gateways_tokens_are_revoked,
@@ -148,6 +150,36 @@ def a_secret_is_rotated_under_load(world: World, claims: Claims) -> None:
     records = world.records()
     versions = {r.get("credential_version") for r in records if r.get("server") == "direct"}
     claims.equal("the records name both versions", versions, {1, 2})
+
+
+def a_secret_is_rotated_and_the_old_one_is_refused_at_once(world: World, claims: Claims) -> None:
+    claims.begin("A secret is rotated, and its server refuses the old one at once")
+    claims.hold("the old one is in use", world.call("lasting").ok)
+    used = time.monotonic()
+    # What was fetched a moment ago would be no other if it were fetched again.
+    until(lambda: time.monotonic() > used + SURELY_CURRENT_SECONDS)
+    world.records()
+    with Load(world, "lasting") as load:
+        claims.hold("calls run", until(lambda: len(load.answers) > 10), load.failed)
+        new = world.store("mcp/lasting", "lasting")
+        world.mcp.accepts["lasting"] = lambda headers: headers.get("x-api-key") == new
+        claims.hold("the new one is used", until(lambda: len([s for s in world.mcp.of("lasting") if s.headers.get("x-api-key") == new]) > 10))
+    used = time.monotonic()
+    claims.equal(f"none of {len(load.answers)} calls failed", load.failed[:3], [])
+    again = [r for r in world.records() if r.get("credential_retried")]
+    claims.hold(f"{len(again)} of them were made once more, and the records say so", again)
+    claims.equal("with the new version", {r.get("credential_version") for r in again}, {2})
+    answer = world.call("lasting", tool="show")
+    claims.hold("what the server shows is masked as before", answer.ok and "*" * 16 in answer.text, answer)
+    until(lambda: time.monotonic() > used + SURELY_CURRENT_SECONDS)
+    accepts, world.mcp.accepts["lasting"] = world.mcp.accepts["lasting"], lambda _: False
+    before = len(world.mcp.of("lasting"))
+    answer = world.call("lasting")
+    claims.equal("what is refused though it is the newest is an error", (answer.status, answer.reason()), (502, "server_unauthorized"))
+    claims.equal("and nobody is asked twice with the same", len(world.mcp.of("lasting")), before + 1)
+    world.mcp.accepts["lasting"] = accepts
+    claims.hold("once it is accepted again, calls are served", world.call("lasting").ok)
+    world.records()
 
 
 def logins_and_leases_are_renewed_while_they_are_used(world: World, claims: Claims) -> None:

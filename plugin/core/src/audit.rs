@@ -20,7 +20,7 @@ const ALL: &str = "all";
 const USUAL_BYTES: usize = 1024;
 
 /// The names of all fields, as [`AuditRecord::each_field`] and the JSON have them.
-const FIELDS: [&str; 41] = [
+const FIELDS: [&str; 42] = [
     "record_id",
     "decision",
     "reason",
@@ -55,6 +55,7 @@ const FIELDS: [&str; 41] = [
     "credential_source",
     "credential_lease",
     "credential_version",
+    "credential_retried",
     "credential_echoed",
     "upstream_status",
     "listed",
@@ -216,6 +217,10 @@ pub struct AuditRecord {
     /// when it was fetched for this exchange; `cache`; `static`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential_source: Option<&'static str>,
+    /// Whether the server refused the first credential and the request was made once more with another,
+    /// which is the one that the record names. Present where it was.
+    #[serde(skip_serializing_if = "is_not")]
+    pub credential_retried: bool,
     /// Whether the server sent a credential back, which was masked. Present where it did.
     #[serde(skip_serializing_if = "is_not")]
     pub credential_echoed: bool,
@@ -303,6 +308,7 @@ impl AuditRecord {
             ("credential", self.credential.as_deref()),
             ("credential_source", self.credential_source),
             ("credential_lease", self.credential_lease.as_deref()),
+            ("credential_retried", self.credential_retried.then_some("true")),
             ("credential_echoed", self.credential_echoed.then_some("true")),
         ];
         for (name, value) in texts {
@@ -416,6 +422,7 @@ mod tests {
             credential_version: Some(1),
             credential_lease: text(),
             credential_source: Some("x"),
+            credential_retried: true,
             credential_echoed: true,
             upstream_status: Some(200),
             listed: Some(1),

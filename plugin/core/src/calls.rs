@@ -113,7 +113,8 @@ impl Calls {
         self.failures.get(need).filter(|failure| now < failure.until).map(|f| f.fact.clone())
     }
 
-    fn add(
+    /// Notes a call that this exchange waits for.
+    pub(crate) fn add(
         &mut self,
         need: Need,
         call: &HttpCall,
@@ -173,7 +174,7 @@ impl Gateway {
         };
         let (outcome, echoed) = call.echoes.masked_in(outcome.bounded(call.most_bytes));
         let fact = self.learn(&call.need, &outcome, call.since, now);
-        let is_good = fact.as_ref().is_some_and(|fact| !fact.is_failure());
+        let is_good = fact.as_ref().is_some_and(Fact::is_good);
         let result = call_result(&outcome, is_good);
         self.metrics.call(&call.need, &call.cluster, result, now.since(call.since));
         if call.need.is_answered_with_secrets() {

@@ -133,6 +133,8 @@ pub enum Effect {
     SendUpstream(UpstreamRequest),
     /// Answer the client; nothing goes upstream.
     Reply(LocalReply),
+    /// Answer the client in place of a response that is held.
+    Answer(ServerReply),
     /// Change the response's header fields before they go to the client.
     EditResponse(HeadEdit),
     /// Send these bytes instead of the piece of the response body that is at hand.
@@ -169,7 +171,8 @@ pub struct HttpCall {
     pub path: String,
     /// Further header fields.
     pub headers: Vec<(&'static str, FieldValue)>,
-    /// The header fields that carry credentials.
+    /// Header fields whose names the configuration or a client gives: those that carry credentials, and
+    /// all of a client's request that is made again.
     pub credentials: Vec<(String, FieldValue)>,
     /// The body; it may hold a secret.
     pub body: Option<Secret>,
@@ -213,6 +216,16 @@ impl CallOutcome {
             outcome => outcome,
         }
     }
+}
+
+/// An answer of a server, whole. It may hold what only the client is to know, so it cannot be printed.
+pub struct ServerReply {
+    /// HTTP status.
+    pub status: u16,
+    /// Header fields.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
 /// Where a request goes and what it becomes on the way.

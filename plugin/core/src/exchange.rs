@@ -34,6 +34,9 @@ use crate::session::Sessions;
 use crate::shadow::ShadowLists;
 
 mod login;
+mod repeat;
+
+pub(crate) use self::repeat::Whole;
 
 /// Most rounds of calls for one request to one server: a stale login, a new one, a read, a session, the
 /// pages of a list, and some to spare.
@@ -90,6 +93,8 @@ enum Phase {
         asked: Box<Asked>,
         sent: Sent,
     },
+    /// The server refused the credential: the request is made once more, and the refusal waits.
+    ExpectRepeat(Box<repeat::Repeat>),
     /// The response goes on in a portal's names.
     ExposeResponse {
         filter: ExposureFilter,
@@ -115,6 +120,8 @@ struct Sent {
     filter_lists: bool,
     exposure: Option<Exposure>,
     injected: Vec<Injected>,
+    /// Those that the server refused before.
+    refused: Vec<Injected>,
 }
 
 /// Calls that meet needs.
@@ -237,7 +244,11 @@ impl Exchange {
     /// of it. Only where the host can hold them ([`Gateway::share_calls`]).
     #[must_use]
     pub fn holds_response(&self) -> bool {
-        matches!(&self.phase, Phase::ExposeResponse { filter } if filter.holds())
+        match &self.phase {
+            Phase::ExposeResponse { filter } => filter.holds(),
+            Phase::ExpectRepeat(_) => true,
+            _ => false,
+        }
     }
 
     /// Whether the gateway has to see the response's body; otherwise the host need not read it.
@@ -245,6 +256,7 @@ impl Exchange {
     pub fn reads_response(&self) -> bool {
         match self.phase {
             Phase::FilterResponse { .. } | Phase::ExposeResponse { .. } => true,
+            Phase::ExpectRepeat(_) => true,
             Phase::Proxied => self.mask.is_some(),
             _ => false,
         }
@@ -283,6 +295,7 @@ impl Phase {
         match self {
             Self::ExpectFacts { calls, .. } => Some(calls),
             Self::ExpectAuthorizationServer(waiting) => Some(&waiting.calls),
+            Self::ExpectRepeat(repeat) => Some(&repeat.calls),
             _ => None,
         }
     }
@@ -397,11 +410,18 @@ impl Phase {
             (phase @ Self::ExpectFacts { .. }, Event::RequestBody { chunk: [], .. }) => {
                 (phase, Flow::Hold)
             }
-            (phase @ Self::ExpectResponseHead { .. }, Event::RequestBody { chunk: [], .. }) => {
-                (phase, Flow::Forward)
-            }
+            (
+                phase @ (Self::ExpectResponseHead { .. } | Self::ExpectRepeat(_)),
+                Event::RequestBody { chunk: [], .. },
+            ) => (phase, Flow::Forward),
             (Self::ExpectResponseHead { asked, sent }, Event::ResponseHead { headers, end }) => {
                 step.response_head(asked, sent, &headers, end)
+            }
+            (Self::ExpectRepeat(repeat), Event::ResponseBody { chunk, end }) => {
+                step.refusal_piece(repeat, chunk, end)
+            }
+            (Self::ExpectRepeat(repeat), Event::CallDone(done)) => {
+                step.repeat_call_done(repeat, done)
             }
             (Self::ExposeResponse { mut filter }, Event::ResponseBody { chunk, end }) => {
                 let mut bytes = Vec::new();
@@ -591,7 +611,7 @@ impl Step<'_> {
                     }
                     self.replace_body(&mut asked);
                     self.out.push(Effect::SendUpstream(upstream));
-                    let sent = Sent { filter_lists, exposure, injected };
+                    let sent = Sent { filter_lists, exposure, injected, refused: Vec::new() };
                     return (Phase::ExpectResponseHead { asked, sent }, Flow::Forward);
                 }
                 Err(Stop::Shared(access)) => {
@@ -696,13 +716,29 @@ impl Step<'_> {
         headers: &Headers,
         end: bool,
     ) -> (Phase, Flow) {
-        let Sent { filter_lists, exposure, injected } = sent;
-        *self.mask = EchoMask::new(Echoes::of(&injected));
+        let is_refused = matches!(headers.single(":status"), Ok(Some("401" | "403")));
+        let renewed = is_refused && self.gateway.refused_by_server(&sent.injected, self.now);
+        if renewed && self.can_repeat(&asked, &sent) {
+            return self.begin_repeat(asked, sent, headers, end);
+        }
+        self.pass_on(asked, sent, headers, end, renewed)
+    }
+
+    /// Lets an answer pass. `renewed` when its server refused the credential and the next request may
+    /// have another.
+    fn pass_on(
+        &mut self,
+        asked: Box<Asked>,
+        sent: Sent,
+        headers: &Headers,
+        end: bool,
+        renewed: bool,
+    ) -> (Phase, Flow) {
+        let Sent { filter_lists, exposure, injected, refused } = sent;
+        *self.mask = EchoMask::new(Echoes::of(injected.iter().chain(&refused)));
         let answer = Answer::read(headers, end);
         self.audit.upstream_status = answer.status;
         let limits = &self.gateway.limits;
-        let renewed = matches!(answer.status, Some(401 | 403))
-            && self.gateway.refused_by_server(&injected, self.now);
         let Handling { failure, mut edit, mut filter } = answer.handling(
             filter_lists,
             Awaited::of(&asked),
@@ -710,7 +746,7 @@ impl Step<'_> {
             self.mask.is_some(),
             limits,
         );
-        if renewed {
+        if renewed && self.audit.detail.is_none() {
             self.audit.detail =
                 Some("the credential is forgotten; the next request fetches it".into());
         }

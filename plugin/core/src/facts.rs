@@ -10,10 +10,12 @@ use std::rc::Rc;
 use toolgate_protocol::json::Json;
 use toolgate_protocol::mcp::Era;
 
+use crate::calls::ExchangeId;
 use crate::counting::SharedAccess;
 use crate::credentials::{CredentialError, Fetched, VaultToken, Wanted, WantedLogin};
 use crate::denial::{Denial, LocalReply};
 use crate::event::{CallOutcome, HttpCall, Timestamp};
+use crate::exchange::Whole;
 use crate::federation::{Access, Catalogue, CatalogueKey, Fault, GivenAnswer, Session, SessionKey};
 use crate::gateway::Gateway;
 use crate::identity::introspection::{self, IntrospectionError, PresentedToken};
@@ -49,6 +51,8 @@ pub(crate) enum Need {
     Answer(GivenAnswer),
     /// The policies that are to be in force.
     Policies,
+    /// The request of this exchange, once more: its server refused the credential.
+    Repeat(ExchangeId),
 }
 
 /// What was found out, a failure perhaps: a question that failed is not asked again by the same
@@ -79,6 +83,8 @@ pub(crate) enum Fact {
     Catalogue(Result<Rc<Catalogue>, Fault>),
     /// Of [`Need::Answer`].
     Answer(Result<(), Fault>),
+    /// Of [`Need::Repeat`].
+    Repeated(Result<Rc<Whole>, Fault>),
 }
 
 /// Why a decision stopped.
@@ -99,6 +105,8 @@ impl Need {
         match self {
             Self::VaultLogin(_) | Self::LoginRenewal(_) => true,
             Self::Credential(_) | Self::LeaseRenewal(_) | Self::TokenRequest(_) => true,
+            // Until it has been searched, it may hold one.
+            Self::Repeat(_) => true,
             Self::Keys(_) | Self::Introspection(_) | Self::ServerMetadata => false,
             Self::Era(..)
             | Self::Session(_)
@@ -254,12 +262,34 @@ impl Fact {
             Self::Catalogue(catalogue) => catalogue.is_err(),
             // Each answer is an answer of its own: that one was not taken says nothing of others.
             Self::Answer(_) => false,
+            // Likewise.
+            Self::Repeated(_) => false,
             Self::Policies(learned) => learned.is_err(),
         }
     }
 }
 
+impl Fact {
+    /// Whether it is what was asked for.
+    pub(crate) fn is_good(&self) -> bool {
+        match self {
+            Self::Repeated(answer) => answer.as_ref().is_ok_and(|answer| !answer.is_refusal()),
+            fact => !fact.is_failure(),
+        }
+    }
+}
+
 impl Need {
+    /// With which credentials a server is asked for it, where one is.
+    fn access(&self) -> Option<&[Wanted]> {
+        match self {
+            Self::Era(_, access) => Some(access),
+            Self::Session(key) => Some(&key.access),
+            Self::Catalogue(key, _) => Some(&key.access),
+            _ => None,
+        }
+    }
+
     /// What a call for it is made for, in metrics.
     pub(crate) fn purpose(&self) -> &'static str {
         match self {
@@ -276,6 +306,7 @@ impl Need {
             Self::Catalogue(..) => "catalogue",
             Self::Answer(_) => "answer",
             Self::Policies => "policies",
+            Self::Repeat(_) => "retry",
         }
     }
 }
@@ -297,6 +328,8 @@ impl Gateway {
             Need::Policies => self.policies_call(),
             Need::Catalogue(key, cursor) => self.catalogue_call(key, cursor.as_ref(), facts, now),
             Need::Answer(answer) => self.answer_call(answer, facts, now),
+            // The exchange makes it.
+            Need::Repeat(_) => None,
         }
     }
 
@@ -310,6 +343,11 @@ impl Gateway {
         since: Timestamp,
         now: Timestamp,
     ) -> Option<Fact> {
+        if let CallOutcome::Response { status: 401 | 403, .. } = outcome
+            && need.access().is_some_and(|access| self.is_outdated(access, since, now))
+        {
+            return None;
+        }
         match need {
             Need::VaultLogin(wanted) => {
                 Some(Fact::VaultLogin(self.learn_login(wanted, outcome, since, now)))
@@ -338,6 +376,7 @@ impl Gateway {
                 self.learn_catalogue(key, cursor.as_ref(), outcome, since, now).map(Fact::Catalogue)
             }
             Need::Answer(_) => Some(Fact::Answer(Self::learn_answer(outcome))),
+            Need::Repeat(_) => Some(Fact::Repeated(Whole::read(outcome).map(Rc::new))),
         }
     }
 }

@@ -48,7 +48,7 @@ pub use counting::{SharedAccess, SharedSlot, SharedValue};
 pub use denial::{LocalReply, Reason};
 pub use event::{
     CallId, CallOutcome, Effect, Event, FieldValue, Flow, HeadEdit, HostFacts, HostQuestions,
-    HttpCall, Timestamp, UpstreamRequest,
+    HttpCall, ServerReply, Timestamp, UpstreamRequest,
 };
 pub use exchange::Exchange;
 pub use gateway::Gateway;

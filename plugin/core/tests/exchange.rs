@@ -322,6 +322,50 @@ fn exchanges_that_need_the_same_make_one_call_and_all_go_on() {
 }
 
 #[test]
+fn requests_that_are_refused_together_fetch_the_credential_once_and_each_is_made_once_more() {
+    let gateway = gateway();
+    gateway.share_calls();
+    refund_slowly(&gateway, 0, &[login_for(3600), secret()]);
+    let age = 40;
+    let now = Timestamp(Duration::from_secs(ISSUED + age));
+    let mut exchanges: Vec<Exchange> =
+        (0..200).map(|_| Exchange::new(Some(Rc::clone(&gateway)))).collect();
+    for exchange in &mut exchanges {
+        assert_eq!(refund(exchange, 1, age).0, Flow::Forward);
+    }
+    let refused = |exchange: &mut Exchange| {
+        let mut out = Vec::new();
+        let headers = Headers::from_pairs([(":status", "401")]);
+        let flow = exchange.handle(Event::ResponseHead { headers, end: true }, now, &mut out);
+        assert_eq!((flow, exchange.holds_response()), (Flow::Hold, true));
+        out
+    };
+    let first = called(&refused(&mut exchanges[0])).unwrap();
+    for exchange in exchanges.iter_mut().skip(1) {
+        assert!(refused(exchange).is_empty());
+    }
+    let new = json!({"data": {"data": {"key": "n3w"}, "metadata": {"version": 3}}});
+    let fetched = finish_at(&gateway, first, &new, age);
+    assert_eq!(fetched.waiting().len(), 200);
+    for exchange in &mut exchanges {
+        let (flow, effects) = hand_at(exchange, &fetched, age);
+        let [Effect::Call { id, call }] = effects.as_slice() else { panic!("not made again") };
+        assert_eq!((flow, &*call.cluster, call.path.as_str()), (Flow::Hold, "billing", "/mcp"));
+        let key = call.credentials.iter().find(|(name, _)| name == "x-billing-key").unwrap();
+        assert_eq!(key.1.expose(), "n3w");
+        assert!(!call.credentials.iter().any(|(name, _)| name == "authorization"));
+        let answered = finish_at(&gateway, *id, &json!({"id": 1, "result": {}}), age);
+        assert_eq!(answered.waiting().len(), 1);
+        let (flow, effects) = hand_at(exchange, &answered, age);
+        let [Effect::Answer(reply)] = effects.as_slice() else { panic!("no answer") };
+        assert_eq!((flow, exchange.holds_response()), (Flow::Hold, false));
+        assert_eq!(reply.status, 502, "an answer without a type is none");
+        let record = record(exchange);
+        assert_eq!((record.credential_retried, record.credential_version), (true, Some(3)));
+    }
+}
+
+#[test]
 fn a_server_that_is_slow_holds_up_no_other_servers_pages() {
     let gateway = gateway();
     gateway.share_calls();

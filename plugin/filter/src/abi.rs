@@ -253,7 +253,11 @@ pub(crate) fn resume_request() -> Result<(), Status> {
 }
 
 /// Answers the client.
-pub(crate) fn reply(status: u16, headers: &[(&str, String)], body: &[u8]) -> Result<(), Status> {
+pub(crate) fn reply<N: AsRef<str>>(
+    status: u16,
+    headers: &[(N, String)],
+    body: &[u8],
+) -> Result<(), Status> {
     let pairs = write_pairs(headers);
     // SAFETY: pointers and lengths describe `body` and `pairs`, which outlive the call.
     let status = unsafe {
@@ -341,16 +345,16 @@ fn read_pairs(bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
     Some(pairs)
 }
 
-fn write_pairs<V: AsRef<str>>(pairs: &[(&str, V)]) -> Vec<u8> {
+fn write_pairs<N: AsRef<str>, V: AsRef<str>>(pairs: &[(N, V)]) -> Vec<u8> {
     let size = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
     let mut bytes = Vec::with_capacity(256);
     bytes.extend(u32::try_from(pairs.len()).unwrap_or(0).to_le_bytes());
     for (name, value) in pairs {
-        bytes.extend(size(name));
+        bytes.extend(size(name.as_ref()));
         bytes.extend(size(value.as_ref()));
     }
     for (name, value) in pairs {
-        bytes.extend(name.as_bytes());
+        bytes.extend(name.as_ref().as_bytes());
         bytes.push(0);
         bytes.extend(value.as_ref().as_bytes());
         bytes.push(0);

@@ -45,6 +45,8 @@ pub(crate) struct Exchanging {
     service_host: Option<String>,
     /// Whether a request could not be prepared for its server: it must not go on.
     unsendable: bool,
+    /// Whether the client was given an answer of the filter's.
+    replied: bool,
 }
 
 impl HttpExchange {
@@ -54,6 +56,7 @@ impl HttpExchange {
             host: worker.host,
             service_host: None,
             unsendable: false,
+            replied: false,
         };
         Self {
             context,
@@ -109,6 +112,10 @@ impl HttpExchange {
 
     fn holds_response(&self) -> bool {
         self.state.try_borrow().is_ok_and(|state| state.exchange.holds_response())
+    }
+
+    fn has_replied(&self) -> bool {
+        self.state.try_borrow().is_ok_and(|state| state.replied)
     }
 
     fn share_record(&mut self) {
@@ -175,7 +182,17 @@ impl Exchanging {
                 Effect::SendUpstream(_) => {}
                 Effect::Reply(reply) => {
                     self.share_record();
+                    self.replied = true;
                     send_reply(&reply);
+                }
+                Effect::Answer(reply) => {
+                    self.share_record();
+                    self.replied = true;
+                    if let Err(Status(status)) =
+                        abi::reply(reply.status, &reply.headers, &reply.body)
+                    {
+                        log::error!("an answer could not be sent: status {status}");
+                    }
                 }
                 Effect::EditResponse(edit) => {
                     if let Err(Status(status)) = edit_headers(Map::Response, &edit) {
@@ -321,9 +338,11 @@ impl HttpContext for HttpExchange {
         let headers = Headers::from_pairs(abi::headers(Map::Response).unwrap_or_default());
         self.response_left =
             headers.single("content-length").ok().flatten().and_then(|length| length.parse().ok());
+        let had_replied = self.has_replied();
         let _forwarded_either_way = self.handle(Event::ResponseHead { headers, end });
         self.share_record();
-        if self.holds_response() { Action::Pause } else { Action::Continue }
+        let is_answered = self.has_replied() && !had_replied;
+        if self.holds_response() || is_answered { Action::Pause } else { Action::Continue }
     }
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {

@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde_json::Value;
 use toolgate_core::{
     CallOutcome, Effect, Event, Exchange, Flow, Gateway, HeadEdit, Headers, HostFacts, HttpCall,
-    LocalReply, Measurement, MetricKind, SharedAccess, SharedValue, Timestamp, UpstreamRequest,
+    LocalReply, Measurement, MetricKind, ServerReply, SharedAccess, SharedValue, Timestamp,
+    UpstreamRequest,
 };
 use toolgate_protocol::json::Json;
 
@@ -259,6 +260,9 @@ impl<'a> Run<'a> {
         let end = reply.chunks.is_empty();
         let head = Event::ResponseHead { headers: Headers::from_pairs(pairs), end };
         let _goes_on_in_any_case = self.event(head)?;
+        if self.replied {
+            return Ok(());
+        }
         let chunks = match &self.response_cuts {
             Some(cuts) => cut(&reply.chunks.concat(), cuts),
             None => reply.chunks.clone(),
@@ -287,6 +291,10 @@ impl<'a> Run<'a> {
                         }
                         Effect::Reply(reply) if held => {
                             self.reply(reply);
+                            return Ok(());
+                        }
+                        Effect::Answer(reply) if held => {
+                            self.answer(reply);
                             return Ok(());
                         }
                         _ => return Err("a response has an effect that it must not have".into()),
@@ -341,6 +349,12 @@ impl<'a> Run<'a> {
                     self.replied = true;
                     self.reply(reply);
                 }
+                Effect::Answer(reply) => {
+                    if !called || flow == Flow::Forward {
+                        return Err("a response is answered that was not held".into());
+                    }
+                    self.answer(reply);
+                }
                 Effect::EditResponse(edit) => apply(&edit, &mut self.observed.headers),
                 Effect::ReplaceChunk(_) => return Err("there is no piece to replace".into()),
                 Effect::Audit(record) => {
@@ -359,6 +373,13 @@ impl<'a> Run<'a> {
         self.observed.status = Some(reply.status);
         self.observed.headers =
             reply.headers.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect();
+        self.observed.body = reply.body;
+    }
+
+    fn answer(&mut self, reply: ServerReply) {
+        self.replied = true;
+        self.observed.status = Some(reply.status);
+        self.observed.headers = reply.headers;
         self.observed.body = reply.body;
     }
 

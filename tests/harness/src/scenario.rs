@@ -89,8 +89,11 @@ pub enum Behaviour {
     LineBreak,
     /// A server: its lists are larger than the limit.
     Huge,
-    /// An identity provider: it signs with a new key, which it publishes beside the old one.
+    /// An identity provider: it signs with a new key, which it publishes beside the old one. A vault: it
+    /// has another key for billing, which from now on accepts no other (status 401).
     Rotated,
+    /// A vault: the same, and billing says 403.
+    RotatedForbidden,
     /// An identity provider: it publishes no keys.
     NoKeys,
     /// A server that knows nothing but sessions.

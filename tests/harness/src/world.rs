@@ -17,6 +17,7 @@ pub const SECRETS: &[(&str, &str)] = &[
     ("SECRET_ID", "planted-secret-id-9d2e77"),
     ("VAULT_TOKEN", "hvs.planted-token-51ab"),
     ("BILLING_KEY", "planted-billing-key-c0ffee42"),
+    ("NEW_BILLING_KEY", "planted-new-billing-key-9e61"),
     ("HOST_SECRET", "planted-host-secret-0123456789abcdef"),
     ("API_KEY", "planted-api-key-of-ci-0123456789abcdef"),
     ("INTROSPECTION_SECRET", "planted-introspection-9b3d"),
@@ -31,7 +32,7 @@ pub const SECRETS: &[(&str, &str)] = &[
 #[must_use]
 pub fn is_meant(secret: &str, cluster: &str) -> bool {
     match secret {
-        "BILLING_KEY" => cluster == "billing",
+        "BILLING_KEY" | "NEW_BILLING_KEY" => cluster == "billing",
         "ALICE_KEY" | "DB_PASSWORD" | "ACCESS_TOKEN" => cluster == "everything",
         "SESSION_KEY" => false,
         "INTROSPECTION_SECRET" => cluster == "idp",
@@ -99,6 +100,8 @@ struct State {
     asked: Vec<Asked>,
     logins: usize,
     revoked: usize,
+    /// What billing says to its old key, once it has a new one.
+    replaced: Option<u16>,
     /// Whose login a token is, where it is a caller's.
     owners: BTreeMap<String, String>,
     leases: usize,
@@ -141,6 +144,11 @@ impl World {
         for (cluster, behaviour) in behaviours {
             if *behaviour == Behaviour::Revoked {
                 state.revoked = state.logins;
+            }
+            match (cluster.as_str(), behaviour) {
+                ("vault", Behaviour::Rotated) => state.replaced = Some(401),
+                ("vault", Behaviour::RotatedForbidden) => state.replaced = Some(403),
+                _ => {}
             }
             if *behaviour == Behaviour::LegacyRestarted {
                 let sessions = state.sessions.entry(cluster.clone()).or_default();
@@ -196,7 +204,13 @@ impl World {
         let mut state =
             self.changed.wait_while(state, is_held).unwrap_or_else(PoisonError::into_inner);
         let behaviour = now(&state);
+        let refused = state.replaced.filter(|_| shows_old_key(&asked));
         let answer = match behaviour {
+            _ if refused.is_some() => {
+                // It is not discreet.
+                let error = format!("{} is not accepted any more", secret("BILLING_KEY"));
+                reply(refused.unwrap_or(401), &json!({"error": error}))
+            }
             Behaviour::Silent => Answer::Silence,
             Behaviour::Html => html(200),
             Behaviour::HtmlError => html(500),
@@ -232,6 +246,11 @@ impl World {
             other => other,
         }
     }
+}
+
+/// Whether a request to billing has the key that it had first.
+fn shows_old_key(asked: &Asked) -> bool {
+    asked.cluster == "billing" && asked.header("x-billing-key") == Some(secret("BILLING_KEY"))
 }
 
 /// What every upstream says of what it is made of.
@@ -393,11 +412,13 @@ fn vault(state: &mut State, asked: &Asked, behaviour: Behaviour) -> Answer {
                 Behaviour::NoSecret => return reply(404, &json!({"errors": []})),
                 Behaviour::NoField => json!({"other": "x"}),
                 Behaviour::LineBreak => json!({"key": "a\r\nx-admin: true"}),
+                _ if state.replaced.is_some() => json!({"key": secret("NEW_BILLING_KEY")}),
                 _ => json!({"key": secret("BILLING_KEY")}),
             };
+            let version = if state.replaced.is_some() { 4 } else { 3 };
             reply(
                 200,
-                &json!({"lease_duration": 0, "data": {"data": data, "metadata": {"version": 3}}}),
+                &json!({"lease_duration": 0, "data": {"data": data, "metadata": {"version": version}}}),
             )
         }
         _ => reply(404, &json!({"errors": []})),
@@ -654,7 +675,8 @@ fn events(messages: &[(&str, Value)]) -> Answer {
 }
 
 fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
-    if asked.cluster == "billing" && asked.header("x-billing-key") != Some(secret("BILLING_KEY")) {
+    let keys = ["BILLING_KEY", "NEW_BILLING_KEY"].map(|name| Some(secret(name)));
+    if asked.cluster == "billing" && !keys.contains(&asked.header("x-billing-key")) {
         return reply(401, &json!({"error": "x-billing-key is missing or wrong"}));
     }
     if let Some(refusal) = session_rules(asked, behaviour) {

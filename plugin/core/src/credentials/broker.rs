@@ -457,19 +457,41 @@ impl Gateway {
     }
 
     /// A server refused these credentials: those that may have changed since they were fetched are
-    /// forgotten, so that the next request fetches them. Whether there are any.
+    /// forgotten. Whether another may be had than one of them: it is fetched when it is needed next, or
+    /// somebody has fetched it meanwhile.
     pub(crate) fn refused_by_server(&self, injected: &[Injected], now: Timestamp) -> bool {
         let mut secrets = self.secrets.borrow_mut();
-        let mut forgotten = false;
+        let mut is_outdated = false;
         for Injected { wanted, fetched, .. } in injected {
-            let is_current =
-                secrets.value(wanted, now).is_some_and(|held| Rc::ptr_eq(held, fetched));
-            if is_current && now.since(fetched.obtained) >= SURELY_CURRENT {
+            if matches!(self.source(&wanted.name), Some(Source::Static(_)) | None) {
+                continue;
+            }
+            let held = secrets.value(wanted, now);
+            if held.is_some_and(|held| !held.has_values_of(fetched)) {
+                is_outdated = true;
+            } else if now.since(held.unwrap_or(fetched).obtained) >= SURELY_CURRENT {
                 secrets.forget(wanted);
-                forgotten = true;
+                is_outdated = true;
             }
         }
-        forgotten
+        is_outdated
+    }
+
+    /// The same of credentials that a call of the gateway's own was made with, at `since`. Whether the
+    /// call can be made with another.
+    pub(crate) fn is_outdated(&self, access: &[Wanted], since: Timestamp, now: Timestamp) -> bool {
+        let mut secrets = self.secrets.borrow_mut();
+        let mut is_outdated = false;
+        for wanted in access {
+            let Some(held) = secrets.value(wanted, now) else { continue };
+            if held.obtained > since {
+                is_outdated = true;
+            } else if since.since(held.obtained) >= SURELY_CURRENT {
+                secrets.forget(wanted);
+                is_outdated = true;
+            }
+        }
+        is_outdated
     }
 
     /// What should be renewed or fetched anew by now: values that are in use, and the logins for them.

@@ -44,7 +44,7 @@ pub(crate) struct Echoes(Vec<Rc<[Secret]>>);
 
 impl Echoes {
     /// Of the credentials that go with a request.
-    pub(crate) fn of(injected: &[Injected]) -> Self {
+    pub(crate) fn of<'a>(injected: impl IntoIterator<Item = &'a Injected>) -> Self {
         let mut echoes = Self::default();
         for Injected { fetched, secret_fields, .. } in injected {
             echoes.add(fetched, secret_fields);

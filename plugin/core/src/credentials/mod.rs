@@ -179,6 +179,13 @@ impl Fetched {
         self.refresh = self.refresh.min(since.after(life.mul_f64(REFRESHED_AFTER)));
     }
 
+    /// Whether it is the same secret as another, whenever each was fetched.
+    pub(crate) fn has_values_of(&self, other: &Self) -> bool {
+        let pairs = self.values.iter().zip(&other.values);
+        self.values.len() == other.values.len()
+            && pairs.into_iter().all(|(one, other)| one.expose() == other.expose())
+    }
+
     /// A request uses it.
     fn note_use(&self, now: Timestamp) {
         self.used.set(now);

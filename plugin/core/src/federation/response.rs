@@ -112,6 +112,11 @@ impl Exposure {
         Some((self.askable.as_ref()?, self.rekeyed.as_ref()?, self.opened.as_deref()?))
     }
 
+    /// Whether the answer may hold what its server asks the client, or is the rest of an earlier one.
+    pub(crate) fn may_ask(&self) -> bool {
+        self.resumes || self.asking().is_some() || self.asked_in.is_some()
+    }
+
     /// The server that answers.
     pub(super) fn server(&self) -> Option<&Rc<str>> {
         self.portal.members.get(self.member).map(|member| &member.server)
