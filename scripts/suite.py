@@ -3,6 +3,7 @@
     scripts/test            runs every part
     scripts/test PART...    runs these
     scripts/test --list     names them
+    scripts/test --again    runs a part of real programs once more when it failed, and says so
 
 A part ends with a line `PART: N passed, N failed`, the sum of what its runners report; the last line
 of all is `N passed, N failed`. The exit code is 0 when nothing failed. A runner that ends badly
@@ -168,6 +169,11 @@ PARTS: dict[str, Callable[["Part"], None]] = {
     part.__name__: part
     for part in (lint, native, webassembly, wasm, kong, envoy, conformance, clients, login, credentials, peers, smuggling, federation, demo)
 }
+
+
+# Parts whose tests start real programs and wait for them: on a machine that stops for a while, as those of
+# continuous integration do, one of thousands of waits may come to its end. What fails twice has failed.
+OF_REAL_PROGRAMS = (envoy, conformance, clients, login, credentials, peers, smuggling, federation, demo)
 
 
 def tests_that_only_run_natively() -> list[str]:
@@ -339,10 +345,21 @@ def environment() -> dict[str, str]:
     return os.environ | {"PATH": path}
 
 
+def run_part(name: str) -> Part:
+    print(f"\n== {name}: {PARTS[name].__doc__}", flush=True)
+    began = time.monotonic()
+    part = Part(name)
+    PARTS[name](part)
+    part.say(f"took {time.monotonic() - began:.0f} s")
+    print(f"{name}: {part.passed} passed, {part.failed} failed", flush=True)
+    return part
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/test", description="Runs the tests, in parts.")
     parser.add_argument("parts", nargs="*", metavar="PART", help="what to run; everything by default")
     parser.add_argument("--list", action="store_true", help="name the parts and say what they test")
+    parser.add_argument("--again", action="store_true", help="run a part of real programs once more when it failed, and say so")
     given = parser.parse_args()
     if given.list:
         for name, part in PARTS.items():
@@ -351,17 +368,18 @@ def main() -> None:
     if unknown := [name for name in given.parts if name not in PARTS]:
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
 
-    done = []
+    done, unsteady = [], []
     for name in given.parts or PARTS:
-        print(f"\n== {name}: {PARTS[name].__doc__}", flush=True)
-        began = time.monotonic()
-        part = Part(name)
-        PARTS[name](part)
-        part.say(f"took {time.monotonic() - began:.0f} s")
-        print(f"{name}: {part.passed} passed, {part.failed} failed", flush=True)
+        part = run_part(name)
+        if part.failed and given.again and PARTS[name] in OF_REAL_PROGRAMS:
+            unsteady.append(part)
+            part = run_part(name)
         done.append(part)
 
     print()
+    for part in unsteady:
+        for failure in part.failures:
+            print(f"failed at first, and the part was run again: {part.name}: {failure}")
     for part in done:
         for failure in part.failures:
             print(f"failed: {part.name}: {failure}")
