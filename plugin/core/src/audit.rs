@@ -20,7 +20,7 @@ const ALL: &str = "all";
 const USUAL_BYTES: usize = 1024;
 
 /// The names of all fields, as [`AuditRecord::each_field`] and the JSON have them.
-const FIELDS: [&str; 42] = [
+const FIELDS: [&str; 43] = [
     "record_id",
     "decision",
     "reason",
@@ -55,6 +55,7 @@ const FIELDS: [&str; 42] = [
     "credential_source",
     "credential_lease",
     "credential_version",
+    "credentials",
     "credential_retried",
     "credential_echoed",
     "upstream_status",
@@ -217,6 +218,9 @@ pub struct AuditRecord {
     /// when it was fetched for this exchange; `cache`; `static`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential_source: Option<&'static str>,
+    /// Where there are several, each of them; the fields above are then of the last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<CredentialUse>,
     /// Whether the server refused the first credential and the request was made once more with another,
     /// which is the one that the record names. Present where it was.
     #[serde(skip_serializing_if = "is_not")]
@@ -244,6 +248,22 @@ pub struct AuditRecord {
     pub calls_us: Option<u64>,
     /// Microseconds from the request's arrival to its end.
     pub total_us: u64,
+}
+
+/// One of several credentials that go with a request, in the words of the record's own fields.
+#[derive(Clone, Debug, Serialize)]
+pub struct CredentialUse {
+    /// Its name.
+    pub name: Rc<str>,
+    /// Where it came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<&'static str>,
+    /// Its version in the vault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// Digest of its lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<String>,
 }
 
 impl AuditRecord {
@@ -276,6 +296,8 @@ impl AuditRecord {
         let shadow_policies = self.shadow_policies.join(",");
         let batch = self.batch.as_ref().map(|batch| batch.to_bytes());
         let batch = batch.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let several = !self.credentials.is_empty();
+        let credentials = several.then(|| serde_json::to_string(&self.credentials).ok()).flatten();
         let texts = [
             ("record_id", Some(self.record_id.as_str())),
             ("decision", Some(self.decision.as_str())),
@@ -308,6 +330,7 @@ impl AuditRecord {
             ("credential", self.credential.as_deref()),
             ("credential_source", self.credential_source),
             ("credential_lease", self.credential_lease.as_deref()),
+            ("credentials", credentials.as_deref()),
             ("credential_retried", self.credential_retried.then_some("true")),
             ("credential_echoed", self.credential_echoed.then_some("true")),
         ];
@@ -422,6 +445,12 @@ mod tests {
             credential_version: Some(1),
             credential_lease: text(),
             credential_source: Some("x"),
+            credentials: vec![CredentialUse {
+                name: "x".into(),
+                source: Some("x"),
+                version: Some(1),
+                lease: text(),
+            }],
             credential_retried: true,
             credential_echoed: true,
             upstream_status: Some(200),

@@ -41,7 +41,7 @@ mod shadow;
 mod shape;
 mod upstream;
 
-pub use audit::{AuditFields, AuditRecord, Outcome};
+pub use audit::{AuditFields, AuditRecord, CredentialUse, Outcome};
 pub use calls::{ExchangeId, FinishedCall};
 pub use compile::Environment;
 pub use counting::{SharedAccess, SharedSlot, SharedValue};

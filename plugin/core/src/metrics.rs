@@ -156,7 +156,10 @@ impl Metrics {
             let took = Duration::from_micros(record.total_us);
             self.time("toolgate_request_duration_milliseconds", &[place], took);
         }
-        if let (Some(credential), Some(source)) = (&record.credential, record.credential_source) {
+        let single = record.credentials.is_empty().then_some(&record.credential);
+        let single = single.and_then(|name| Some((name.as_ref()?, record.credential_source?)));
+        let several = record.credentials.iter().filter_map(|used| Some((&used.name, used.source?)));
+        for (credential, source) in single.into_iter().chain(several) {
             let tags = [("credential", &**credential), ("source", source)];
             self.count("toolgate_credentials_total", &tags, 1);
         }

@@ -12,7 +12,7 @@ use super::{
     CredentialCache, CredentialError, Fetched, Injected, Lease, REFRESHED_AFTER, Source, Vault,
     VaultSecret, VaultToken, Wanted, WantedLogin, Written,
 };
-use crate::audit::{AuditRecord, digest, short_digest};
+use crate::audit::{AuditRecord, CredentialUse, digest, short_digest};
 use crate::denial::{Denial, Reason};
 use crate::event::{CallOutcome, HttpCall, Timestamp};
 use crate::facts::{Facts, Need, Stop};
@@ -43,6 +43,7 @@ impl Gateway {
     ) -> Result<Vec<Injected>, Stop> {
         let mut injected = Vec::with_capacity(server.credentials.len());
         let mut needs = BTreeSet::new();
+        audit.credentials.clear();
         for (index, injection) in server.credentials.iter().enumerate() {
             audit.credential = Some(match &audit.credential {
                 Some(before) if index > 0 => format!("{before},{}", injection.credential).into(),
@@ -50,6 +51,14 @@ impl Gateway {
             });
             match self.credential(&injection.credential, asked, facts, now, audit) {
                 Ok((wanted, fetched)) => {
+                    if server.credentials.len() > 1 {
+                        audit.credentials.push(CredentialUse {
+                            name: Rc::clone(&injection.credential),
+                            source: audit.credential_source,
+                            version: audit.credential_version,
+                            lease: audit.credential_lease.clone(),
+                        });
+                    }
                     let secret_fields = Rc::clone(&injection.secret_fields);
                     injected.push(Injected { wanted, fetched, secret_fields });
                 }

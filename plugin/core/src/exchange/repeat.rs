@@ -234,6 +234,7 @@ impl Step<'_> {
         self.audit.credential_source = record.credential_source;
         self.audit.credential_version = record.credential_version;
         self.audit.credential_lease = record.credential_lease;
+        self.audit.credentials = record.credentials;
         let mut calls = self.gateway.calls.borrow_mut();
         let exchange = *self.id.get_or_insert_with(|| calls.next_exchange());
         let need = Need::Repeat(exchange);
