@@ -16,6 +16,15 @@ impl Secret {
         Self(Zeroizing::new(text))
     }
 
+    /// These texts one after the other. As large as it gets from the start: a text that grows leaves
+    /// copies behind.
+    #[must_use]
+    pub fn joined(parts: &[&str]) -> Self {
+        let mut text = String::with_capacity(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| text.push_str(part));
+        Self::new(text)
+    }
+
     /// The text, for the one place that sends it.
     #[must_use]
     pub fn expose(&self) -> &str {

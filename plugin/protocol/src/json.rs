@@ -13,7 +13,7 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 pub use error::{JsonError, JsonFault};
 
@@ -69,6 +69,39 @@ impl Json {
     /// As [`Json::parse`].
     pub fn parse_answer(bytes: &[u8]) -> Result<Self, JsonError> {
         Self::read(bytes, true)
+    }
+
+    /// Reads a document that holds secrets: as [`Json::parse`], and nothing of it is left behind but the
+    /// tree, which is its owner's to [wipe](Self::wipe).
+    ///
+    /// The parser puts strings with escapes together in memory of its own. A string before the document
+    /// makes that memory as large as it gets, so that it leaves no copies where it grows; one after the
+    /// document is written over what was there.
+    ///
+    /// # Errors
+    /// As [`Json::parse`], but that the place of the error is counted from elsewhere.
+    pub fn parse_secret(bytes: &[u8]) -> Result<Self, JsonError> {
+        let filler = bytes.len() + 2;
+        let mut padded = Zeroizing::new(Vec::with_capacity(bytes.len() + 2 * filler + 8));
+        let fill = |padded: &mut Vec<u8>| {
+            padded.extend_from_slice(b"\"\\n");
+            padded.resize(padded.len() + filler, b' ');
+            padded.push(b'"');
+        };
+        fill(&mut padded);
+        padded.extend_from_slice(bytes);
+        // No string goes on over the end of a line.
+        padded.push(b'\n');
+        fill(&mut padded);
+        let fault = Cell::new(None);
+        let mut reader = serde_json::Deserializer::from_slice(&padded);
+        let seed = Seed { depth: 0, large_numbers: false, fault: &fault };
+        reader
+            .deserialize_str(Unread)
+            .and_then(|()| seed.deserialize(&mut reader))
+            .and_then(|value| reader.deserialize_str(Unread).map(|()| value))
+            .and_then(|value| reader.end().map(|()| value))
+            .map_err(|error| JsonError::new(&error, fault.get(), bytes))
     }
 
     fn read(bytes: &[u8], large_numbers: bool) -> Result<Self, JsonError> {
@@ -298,6 +331,21 @@ impl Serialize for Object {
     }
 }
 
+/// A string that the parser puts together and nobody reads.
+struct Unread;
+
+impl Visitor<'_> for Unread {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a string")
+    }
+
+    fn visit_str<E: de::Error>(self, _text: &str) -> Result<(), E> {
+        Ok(())
+    }
+}
+
 /// Deserialises a value that lies `depth` containers deep.
 #[derive(Clone, Copy)]
 struct Seed<'a> {
@@ -428,6 +476,30 @@ mod tests {
     fn check_refused(text: &str, why: &str) {
         let error = Json::parse(text.as_bytes()).expect_err(text).to_string();
         assert!(error.contains(why), "{text}: {error}");
+    }
+
+    #[test]
+    fn a_document_that_holds_secrets_is_read_like_any_other() {
+        for text in [
+            r#"{"data":{"key":"a\u0026b\"c\\"},"n":1}"#,
+            r#""\u00e9""#,
+            " 7 ",
+            "[]",
+            "",
+            "{",
+            r#"{}"\"#,
+            r#"{"a":""#,
+            r#"{"a":"\"#,
+            r#"{} "x""#,
+            r#""a" "b""#,
+            r#"{"a":1,"a":2}"#,
+            "9007199254740993",
+            "\u{feff}{}",
+        ] {
+            let (plain, secret) =
+                (Json::parse(text.as_bytes()), Json::parse_secret(text.as_bytes()));
+            assert_eq!(plain.as_ref().ok(), secret.as_ref().ok(), "{text}");
+        }
     }
 
     #[test]

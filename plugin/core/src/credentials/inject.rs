@@ -118,7 +118,8 @@ impl Format {
         }
         let filled = Secret::new(filled);
         if self.basic {
-            return Some(Secret::new(format!("Basic {}", STANDARD.encode(filled.expose()))));
+            let encoded = Secret::new(STANDARD.encode(filled.expose()));
+            return Some(Secret::joined(&["Basic ", encoded.expose()]));
         }
         Some(filled)
     }
@@ -128,8 +129,8 @@ impl Format {
 pub(crate) fn with_parameter(query: Option<Secret>, name: &str, value: &Secret) -> Secret {
     let value = Secret::new(percent_encoded(value.expose()));
     let name = percent_encoded(name);
-    Secret::new(match query {
-        None => format!("{name}={}", value.expose()),
-        Some(query) => format!("{}&{name}={}", query.expose(), value.expose()),
-    })
+    match query {
+        None => Secret::joined(&[&name, "=", value.expose()]),
+        Some(query) => Secret::joined(&[query.expose(), "&", &name, "=", value.expose()]),
+    }
 }

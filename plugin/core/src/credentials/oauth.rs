@@ -97,9 +97,13 @@ impl TokenEndpoint {
                 ("client_secret", secret.expose()),
             ]),
         }
-        let pairs: Vec<String> =
-            form.iter().map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
-        call.body = Some(Secret::new(pairs.join("&")));
+        let encoded: Vec<Secret> =
+            form.iter().map(|(_, value)| Secret::new(percent_encoded(value))).collect();
+        let mut parts = Vec::with_capacity(form.len() * 4);
+        for ((name, _), value) in form.iter().zip(&encoded) {
+            parts.extend([if parts.is_empty() { "" } else { "&" }, name, "=", value.expose()]);
+        }
+        call.body = Some(Secret::joined(&parts));
         Some(call)
     }
 }
@@ -108,8 +112,9 @@ impl TokenEndpoint {
 /// parts form-encoded first.
 pub(crate) fn basic_login(client_id: &str, secret: &Secret) -> Secret {
     let secret = Secret::new(percent_encoded(secret.expose()));
-    let pair = Secret::new(format!("{}:{}", percent_encoded(client_id), secret.expose()));
-    Secret::new(format!("Basic {}", STANDARD.encode(pair.expose())))
+    let pair = Secret::joined(&[&percent_encoded(client_id), ":", secret.expose()]);
+    let encoded = Secret::new(STANDARD.encode(pair.expose()));
+    Secret::joined(&["Basic ", encoded.expose()])
 }
 
 impl AccessToken {

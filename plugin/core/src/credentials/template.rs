@@ -154,9 +154,13 @@ fn is_segment(value: &str) -> bool {
 /// Every byte but the unreserved ones of RFC 3986 section 2.3 as `%XX`.
 pub(crate) fn percent_encoded(value: &str) -> String {
     use std::fmt::Write as _;
-    let mut encoded = String::with_capacity(value.len());
+    let is_plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    // It may be a secret: a text that grows leaves copies behind.
+    let length = value.bytes().map(|byte| if is_plain(byte) { 1 } else { 3 }).sum();
+    let mut encoded = String::with_capacity(length);
     for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+        if is_plain(byte) {
             encoded.push(char::from(byte));
         } else {
             let _infallible = write!(encoded, "%{byte:02X}");
