@@ -87,7 +87,7 @@ pub enum Behaviour {
     NoSecret,
     /// A vault: the secret's value cannot be a header field.
     LineBreak,
-    /// A server: its lists are larger than the limit.
+    /// A server: its lists are larger than the limit, 20 MiB each.
     Huge,
     /// An identity provider: it signs with a new key, which it publishes beside the old one. A vault: it
     /// has another key for billing, which from now on accepts no other (status 401).

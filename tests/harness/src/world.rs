@@ -725,7 +725,7 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
             "ttlMs": 0, "cacheScope": "public",
         }),
         "tools/list" if behaviour == Behaviour::Huge => {
-            json!({"tools": [{"name": "echo", "description": "x".repeat(9 << 20)}]})
+            json!({"tools": [{"name": "echo", "description": "x".repeat(20 << 20)}]})
         }
         "tools/list" if behaviour == Behaviour::LargeNumbers => {
             let bounds = json!({"minimum": i64::MIN, "maximum": u64::MAX, "default": 9_007_199_254_740_993_i64});
