@@ -81,7 +81,6 @@ impl Gateway {
             let bridge = self.bridge(server, asked, &injected, facts, now)?;
             self.carry(&bridge, asked, &mut upstream.edit);
             exposure.bridged(asked, bridge);
-            self.name_session(exposure, asked);
         }
         let bodyless = exposure.as_ref().is_some_and(|exposure| exposure.resumes);
         Ok(Verdict { upstream, filter_lists, exposure, injected, approved, bodyless })

@@ -761,7 +761,7 @@ impl Step<'_> {
             cors::edit(origin, edit.get_or_insert_default());
         }
         let mut exposing = None;
-        if let Some(exposure) = exposure {
+        if let Some(mut exposure) = exposure {
             if let Some(key) = exposure.session.as_ref().filter(|_| answer.status == Some(404)) {
                 // The client cannot tell that this is not about its own session.
                 self.gateway.peers.borrow_mut().forget(key);
@@ -772,6 +772,9 @@ impl Step<'_> {
                 let ended = answer.not_resumed(&Awaited::of(&asked));
                 fail(self.audit, Reason::ServerUnreachable);
                 (edit, filter) = (ended.edit, ended.filter);
+            }
+            if answer.is_stream() {
+                self.gateway.name_session(&mut exposure, &asked);
             }
             let edit = edit.get_or_insert_default();
             edit.remove.push("mcp-session-id".into());

@@ -19,8 +19,8 @@ use crate::denial::{Denial, Reason};
 use crate::event::{HostFacts, Timestamp};
 use crate::facts::{Facts, Stop};
 use crate::federation::{
-    Access, Claims, Goal, HOPS, Portal, PortalSession, Rekeyed, SessionKey, asked_in, rename,
-    resolve,
+    Access, Claims, Goal, HOPS, Portal, PortalSession, Rekeyed, Resumption, SessionKey, asked_in,
+    rename, resolve,
 };
 use crate::gateway::Gateway;
 use crate::identity::approvals;
@@ -103,8 +103,10 @@ pub(crate) struct Asked {
     pub(crate) rekeyed: Option<Rekeyed>,
     /// What it says of the client that a server of the legacy era is not told in the request.
     pub(crate) claims: Claims,
-    /// The sealed session of the question that it answers.
+    /// The sealed session of the question that it answers, or of the stream that it goes on with.
     pub(crate) asked_in: Option<String>,
+    /// The event after which it goes on, by its server's own id.
+    pub(crate) resumes_after: Option<String>,
     /// Whether the body is what the server of a portal reads.
     pub(crate) prepared: bool,
     /// Whether the client was asked to link an account, and has answered.
@@ -209,7 +211,9 @@ impl Gateway {
             (None, Some(_)) => Rc::from(""),
             (None, None) => return Err(unknown_server()),
         };
-        if head.portal.is_some() && http_method != HttpMethod::Post {
+        // A portal has no stream of its own; what a server's stream would have gone on to say, it has.
+        let resumes = http_method == HttpMethod::Get && head.headers.contains("last-event-id");
+        if head.portal.is_some() && http_method != HttpMethod::Post && !resumes {
             return Err(http_method_refused("POST"));
         }
         self.check_hops(&head.hops)?;
@@ -304,7 +308,11 @@ impl Asked {
     ) -> Result<Self, (Denial, Option<Id>)> {
         if head.http_method != HttpMethod::Post {
             return match body {
-                [] => Ok(Self::without_message(head)),
+                [] => {
+                    let mut asked = Self::without_message(head);
+                    asked.enter_stream(audit).map_err(|denial| (denial, None))?;
+                    Ok(asked)
+                }
                 _ => {
                     let message = "this request must not have a body";
                     Err((Denial::new(Reason::UnexpectedBody, message), None))
@@ -390,6 +398,7 @@ impl Asked {
             rekeyed: None,
             claims: Claims::default(),
             asked_in: None,
+            resumes_after: None,
             prepared: false,
             has_linked,
             body: Vec::new(),
@@ -417,6 +426,7 @@ impl Asked {
             rekeyed: None,
             claims: Claims::default(),
             asked_in: None,
+            resumes_after: None,
             prepared: false,
             has_linked: false,
             body: Vec::new(),
@@ -456,6 +466,26 @@ impl Asked {
         audit.server = (!self.head.server.is_empty()).then(|| Rc::clone(&self.head.server));
     }
 
+    /// Puts what a client says of a stream through a portal into the words of the server that it is of.
+    ///
+    /// # Errors
+    /// A [`Denial`] for an event that no server sent through this portal.
+    fn enter_stream(&mut self, audit: &mut AuditRecord) -> Result<(), Denial> {
+        let Some(portal) = &self.head.portal else { return Ok(()) };
+        let seen = self.head.headers.single("last-event-id")?.unwrap_or_default();
+        let Some(Resumption { member, session, event }) = Resumption::read(portal, seen) else {
+            let message = "last-event-id is no event of this endpoint's";
+            return Err(Denial::new(Reason::InvalidParams, message).with_status(400));
+        };
+        let goal = Goal::Member(member);
+        self.head.server = goal.server(portal);
+        audit.server = Some(Rc::clone(&self.head.server));
+        self.goal = Some(goal);
+        self.asked_in = Some(session);
+        self.resumes_after = Some(event);
+        Ok(())
+    }
+
     /// The approval that came with the request.
     ///
     /// # Errors
@@ -476,6 +506,15 @@ impl Asked {
     /// Whether the server of a portal has a session of this client alone.
     pub(crate) fn has_own_session(&self) -> bool {
         self.era == Era::Legacy && self.head.portal_session.is_some()
+    }
+
+    /// Whether a server of the legacy era can ask its client something in a stream.
+    pub(crate) fn can_be_asked_in_stream(&self) -> bool {
+        let session = self.head.portal_session.as_ref().filter(|_| self.has_own_session());
+        session.is_some_and(|session| {
+            let asked = ["elicitation", "sampling", "roots"];
+            asked.iter().any(|asked| session.capabilities.contains(asked))
+        })
     }
 
     /// The session in which a server of the legacy era is asked.

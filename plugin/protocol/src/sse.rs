@@ -124,16 +124,29 @@ impl<'a> Event<'a> {
     /// as serialised JSON never does) becomes one line.
     #[must_use]
     pub fn with_data(&self, data: &[u8]) -> Vec<u8> {
-        let mut event = Vec::with_capacity(data.len() + 64);
+        self.with(None, Some(data))
+    }
+
+    /// The event with another id or other data, where one is given; neither may hold a line break.
+    #[must_use]
+    pub fn with(&self, id: Option<&str>, data: Option<&[u8]>) -> Vec<u8> {
+        let mut event = Vec::with_capacity(self.raw.len() + data.map_or(0, <[u8]>::len) + 64);
         for line in lines(self.raw).filter(|line| !line.is_empty()) {
-            if field(line, b"data").is_none() {
+            let replaced = (id.is_some() && field(line, b"id").is_some())
+                || (data.is_some() && field(line, b"data").is_some());
+            if !replaced {
                 event.extend_from_slice(line);
                 event.push(b'\n');
             }
         }
-        event.extend_from_slice(b"data: ");
-        event.extend_from_slice(data);
-        event.extend_from_slice(b"\n\n");
+        let fields = [(&b"id: "[..], id.map(str::as_bytes)), (b"data: ", data)];
+        for (name, value) in fields {
+            let Some(value) = value else { continue };
+            event.extend_from_slice(name);
+            event.extend_from_slice(value);
+            event.push(b'\n');
+        }
+        event.push(b'\n');
         event
     }
 }

@@ -95,6 +95,8 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
     // The session id that the client was given last, and the state of a call that goes on
     // or the id of what a server asks.
     let (mut given, mut state) = (String::new(), String::new());
+    // The id of the event that it was sent last.
+    let mut event = String::new();
     for (index, script) in scenario.exchanges.iter().enumerate() {
         world.behave(&script.world);
         session.advance(Duration::from_secs(script.after_seconds));
@@ -108,6 +110,9 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
         for (_, value) in request.headers.iter_mut().filter(|(_, value)| value == "{truncated}") {
             value.clone_from(&given);
             let _last = value.pop();
+        }
+        for (_, value) in request.headers.iter_mut().filter(|(_, value)| value == "{event}") {
+            value.clone_from(&event);
         }
         for piece in &mut request.pieces {
             let text = String::from_utf8_lossy(piece);
@@ -142,6 +147,9 @@ pub fn play(driver: &dyn Driver, issuer: &Issuer, scenario: &Scenario) -> Result
             state.as_str().map(str::to_owned)
         });
         state = sealed.unwrap_or(state);
+        let text = String::from_utf8_lossy(&observed.body).into_owned();
+        let mut ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
+        event = ids.next_back().map_or(event, str::to_owned);
         if matches!(driver.kind(), DriverKind::Envoy | DriverKind::Kong) {
             world.wait_until_asked(&script.expect.reaches, LATEST_REQUEST);
         }

@@ -189,7 +189,7 @@ pub struct RequestScript {
     pub host: HostScript,
     /// Header fields besides `content-type`, `accept` and the token. A `null` takes a default away;
     /// `{session}` is the session id that the client was given last, `{truncated}` the same without its
-    /// last character.
+    /// last character; `{event}` is the id of the event that it was sent last.
     #[serde(default)]
     pub headers: BTreeMap<String, Option<String>>,
     /// Header fields to add a second time.

@@ -232,6 +232,9 @@ impl Gateway {
                 }
             }
             (_, Era::Legacy, Some((_, session))) => {
+                if let Some(event) = &asked.resumes_after {
+                    set("last-event-id", event.clone());
+                }
                 set("mcp-protocol-version", session.version.as_str().into());
                 if let Some(id) = &session.id {
                     set("mcp-session-id", id.to_string());

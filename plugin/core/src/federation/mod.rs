@@ -33,7 +33,7 @@ pub(crate) use catalogue::{Catalogue, CatalogueKey, Catalogues, MOST_PAGES};
 pub(crate) use peers::{Access, Peers, Session, SessionKey};
 pub(crate) use portal::Portal;
 pub(crate) use portal_session::PortalSession;
-pub(crate) use request::{Goal, asked_in, rename, resolve};
+pub(crate) use request::{Goal, Resumption, asked_in, rename, resolve};
 pub(crate) use response::{Exposure, ExposureFilter};
 pub(crate) use rounds::{Claims, GivenAnswer};
 

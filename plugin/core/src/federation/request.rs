@@ -165,8 +165,36 @@ pub(crate) fn asked_in(message: &Message) -> Option<String> {
     Some(sealed.to_owned())
 }
 
-/// What begins the id of a question that names the session it was asked in.
+/// What begins the id of a question, or of an event, that names the session of its server.
 const IN_SESSION: char = 'x';
+
+/// An event of a server's stream, after which a client wants what else there was.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Resumption {
+    pub(crate) member: usize,
+    /// The sealed session of the stream.
+    pub(crate) session: String,
+    /// The event's id as its server gave it.
+    pub(crate) event: String,
+}
+
+impl Resumption {
+    /// What the id of an event says that a client names.
+    pub(crate) fn read(portal: &Portal, seen: &str) -> Option<Self> {
+        let (member, own) = portal.find_qualified(seen)?;
+        let (session, event) = own.strip_prefix(IN_SESSION)?.split_once('.')?;
+        let event = event.strip_prefix(EVENT)?.to_owned();
+        Some(Self { member, session: session.to_owned(), event })
+    }
+}
+
+/// What begins the server's own id of an event.
+const EVENT: char = 'e';
+
+/// The id that clients see of an event of a server, in this sealed session.
+pub(super) fn exposed_event(qualifier: &str, sealed: &str, event: &str) -> String {
+    naming::qualified(qualifier, &format!("{IN_SESSION}{sealed}.{EVENT}{event}"))
+}
 
 /// The id that clients see of a server's request, asked in this sealed session.
 pub(super) fn exposed_id(
@@ -257,6 +285,24 @@ mod tests {
         }
         let (goal, _) = resolved(r#"{"jsonrpc":"2.0","id":5,"result":{}}"#);
         assert!(matches!(goal, Goal::Nobody("request", _)));
+    }
+
+    #[test]
+    fn the_id_of_an_event_leads_to_its_server_its_session_and_its_own_id() {
+        let federation = Federation::compile(
+            serde_json::from_str("{}").unwrap(),
+            &["billing".to_owned()],
+            &mut Vec::new(),
+        );
+        let portal = federation.portal("").unwrap();
+        for own in ["e-1", "a.b+c", ""] {
+            let seen = exposed_event("billing", "Ab_c", own);
+            let read = Resumption::read(portal, &seen).unwrap();
+            assert_eq!((read.member, &*read.session, &*read.event), (0, "Ab_c", own));
+        }
+        for seen in ["", "e-1", "billing+e-1", "billing+xAb.i5", "other+xAb.ee-1", "billing+xAb"] {
+            assert_eq!(Resumption::read(portal, seen), None, "{seen}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::edit::{Edits, Value};
 use super::naming::qualified;
 use super::peers::{Session, SessionKey};
 use super::portal::Portal;
-use super::request::exposed_id;
+use super::request::{exposed_event, exposed_id};
 use super::rounds::{Askable, Claims, Place, Question, call_digest};
 use crate::denial::{Denial, Reason};
 use crate::request::Asked;
@@ -52,10 +52,12 @@ pub(crate) struct Exposure {
     /// What is needed to ask the client, where it can be asked in an answer.
     askable: Option<Askable>,
     claims: Claims,
-    /// The sealed session in which the server may ask a client of the legacy era.
-    pub(super) asked_in: Option<String>,
+    /// The sealed session of the server's stream, for a client of the legacy era.
+    pub(super) named: Option<String>,
     /// Whether an earlier call goes on, which only a stream can.
     pub(crate) resumes: bool,
+    /// Whether the server may ask a client of the legacy era something in its stream.
+    asks_in_stream: bool,
 }
 
 /// What becomes of a message.
@@ -81,8 +83,9 @@ impl Exposure {
             opened: None,
             askable: None,
             claims: Claims::default(),
-            asked_in: None,
+            named: None,
             resumes: false,
+            asks_in_stream: false,
         }
     }
 
@@ -102,6 +105,7 @@ impl Exposure {
             self.askable = Some(Askable { owner, digest });
         }
         if let Some((key, opened)) = bridge.session {
+            self.asks_in_stream = asked.can_be_asked_in_stream();
             self.session = Some(key);
             self.opened = Some(opened);
         }
@@ -114,12 +118,18 @@ impl Exposure {
 
     /// Whether the answer may hold what its server asks the client, or is the rest of an earlier one.
     pub(crate) fn may_ask(&self) -> bool {
-        self.resumes || self.asking().is_some() || self.asked_in.is_some()
+        self.resumes || self.asking().is_some() || self.asks_in_stream
     }
 
     /// The server that answers.
     pub(super) fn server(&self) -> Option<&Rc<str>> {
         self.portal.members.get(self.member).map(|member| &member.server)
+    }
+
+    /// The id that the client sees of an event, where it can come back with it.
+    fn event(&self, own: &str) -> Option<String> {
+        let member = self.portal.members.get(self.member)?;
+        Some(exposed_event(&member.qualifier, self.named.as_deref()?, own))
     }
 
     /// One message of the server in the portal's names and in the client's era.
@@ -143,7 +153,7 @@ impl Exposure {
             portal: &self.portal,
             member: self.member,
             qualifier: &member.qualifier,
-            asked_in: self.asked_in.as_deref(),
+            named: self.named.as_deref(),
             rekeyed,
             completes: (client, server) == (Era::Modern, Era::Legacy),
             wants_input: false,
@@ -219,7 +229,7 @@ struct Walk<'a> {
     member: usize,
     qualifier: &'a str,
     /// The sealed session in which a server asks, for a client of the legacy era.
-    asked_in: Option<&'a str>,
+    named: Option<&'a str>,
     rekeyed: Option<&'a Rekeyed>,
     /// Whether results have to say that they are whole.
     completes: bool,
@@ -244,7 +254,7 @@ impl<'a> Walk<'a> {
             match key.as_str() {
                 "id" if is_asked => {
                     let id = serde_json::from_str(value.written()).unwrap_or_default();
-                    if let Some(exposed) = exposed_id(self.qualifier, self.asked_in, &id) {
+                    if let Some(exposed) = exposed_id(self.qualifier, self.named, &id) {
                         self.edits.replace(value, &exposed.into());
                     }
                 }
@@ -527,26 +537,31 @@ fn events(
             let before = Some(std::mem::take(&mut seen.place.event));
             Place { event, before: before.filter(|before| !before.is_empty()) }
         });
+        let id = place.as_ref().and_then(|place| exposure.event(&place.event));
         if let Some(place) = &place {
             seen.place = place.clone();
         }
+        let as_it_came = |out: &mut Vec<u8>| match &id {
+            Some(id) => out.extend(event.with(Some(id), None)),
+            None => out.extend_from_slice(event.raw()),
+        };
         match event.data().filter(|data| !data.is_empty()) {
             None => {
                 // A comment shows the client that somebody is there.
                 seen.urgent |= event.raw().starts_with(b":");
-                out.extend_from_slice(event.raw());
+                as_it_came(out);
             }
             Some(data) => {
                 seen.lists_changed |= memmem::find(&data, b"/list_changed\"").is_some();
                 match exposure.message(&data) {
                     Ok(Exposed::Same) => {
                         seen.urgent = true;
-                        out.extend_from_slice(event.raw());
+                        as_it_came(out);
                     }
                     Ok(Exposed::Dropped) => {}
                     Ok(Exposed::Changed(changed)) => {
                         seen.urgent = true;
-                        out.extend(event.with_data(&one_line(changed)))
+                        out.extend(event.with(id.as_deref(), Some(&one_line(changed))));
                     }
                     Ok(Exposed::Asked(question)) => {
                         seen.asked += 1;

@@ -255,15 +255,11 @@ impl Gateway {
             && !self.peers.borrow().is_mute(server, now)
     }
 
-    /// Names the session of a server in its questions to a client of the legacy era, whose answers may come
-    /// to another worker than the call.
+    /// Names the session of a server in the questions and events of its stream to a client of the legacy
+    /// era, whose answers, and whose wish to go on after an event, may come to another worker than the call.
     pub(crate) fn name_session(&self, exposure: &mut Exposure, asked: &Asked) {
-        let capabilities = asked.head.portal_session.as_ref().map(|session| &*session.capabilities);
-        let asks = |capabilities: &str| {
-            ["elicitation", "sampling", "roots"].iter().any(|asked| capabilities.contains(asked))
-        };
         let (Some(session), Some(caller)) = (&exposure.opened, &asked.head.caller) else { return };
-        if !asked.has_own_session() || !capabilities.is_some_and(asks) {
+        if !asked.has_own_session() {
             return;
         }
         let mut plain = Object::default();
@@ -273,10 +269,11 @@ impl Gateway {
         }
         let plain = Json::Object(plain).to_bytes();
         let server = &asked.head.server;
-        exposure.asked_in = self.sessions.seal_question(&caller.owner, server, &plain);
+        exposure.named = self.sessions.seal_question(&caller.owner, server, &plain);
     }
 
-    /// The session of a server in which it asked what a client answers.
+    /// The session of a server in which it asked what a client answers, or sent the event after which a
+    /// client goes on.
     ///
     /// # Errors
     /// A [`Denial`] for what is no such session of this caller's at this server.
