@@ -17,7 +17,7 @@ use crate::credentials::Injected;
 use crate::denial::{Denial, Reason};
 use crate::event::{Timestamp, UpstreamRequest};
 use crate::facts::{Facts, Stop};
-use crate::federation::{Exposure, Goal};
+use crate::federation::{Exposure, Goal, lacks_tasks};
 use crate::gateway::{Gateway, Server};
 use crate::identity::approvals::{self, Approved};
 use crate::identity::{AskedEndpoint, KnownCaller};
@@ -180,6 +180,9 @@ impl Gateway {
                     _ => &mut audit.resource,
                 };
                 *field = Some(shortened(name));
+                if let Some(denial) = lacks_tasks(asked).filter(|_| *what == "task") {
+                    return Err(denial.into());
+                }
                 Err(unknown(what, name, asked.era).into())
             }
             Goal::Several => {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use toolgate_protocol::json::{Json, Object};
 use toolgate_protocol::jsonrpc::{Id, Kind};
-use toolgate_protocol::mcp::{Era, Operation, Version};
+use toolgate_protocol::mcp::{Era, META_CLIENT_CAPABILITIES, Operation, Version};
 
 use super::portal::Portal;
 use super::portal_session::PortalSession;
@@ -18,6 +18,9 @@ use crate::event::Timestamp;
 use crate::facts::{Facts, Stop};
 use crate::gateway::Gateway;
 use crate::request::Asked;
+
+/// The extension by which clients say that they follow tasks, and servers that they give them.
+const EXTENSION_TASKS: &str = "io.modelcontextprotocol/tasks";
 
 /// How long what a portal says of itself is good for, in milliseconds.
 const TTL_MS: i64 = 3_600_000;
@@ -91,7 +94,11 @@ impl Gateway {
         result.set("resultType", "complete".into());
         let versions = vec![Version::V2026_07_28.as_str().into()];
         result.set("supportedVersions", Json::Array(versions));
-        result.set("capabilities", capabilities());
+        // Tasks pass, whichever server gives them, to clients that say they can follow them.
+        let tasks: Object = [(EXTENSION_TASKS, Object::default().into())].into_iter().collect();
+        let mut capabilities = capabilities();
+        capabilities.set("extensions", tasks.into());
+        result.set("capabilities", capabilities.into());
         self.instruct(portal, &mut result);
         result.set("ttlMs", Json::Integer(TTL_MS));
         result.set("cacheScope", "private".into());
@@ -104,7 +111,7 @@ impl Gateway {
     fn initialized(&self, portal: &Portal, version: Version) -> Object {
         let mut result = Object::default();
         result.set("protocolVersion", version.as_str().into());
-        result.set("capabilities", capabilities());
+        result.set("capabilities", capabilities().into());
         result.set("serverInfo", self.portal_info(portal));
         self.instruct(portal, &mut result);
         result
@@ -126,9 +133,24 @@ impl Gateway {
     }
 }
 
-fn capabilities() -> Json {
+fn capabilities() -> Object {
     let offered = ["tools", "prompts", "resources", "completions"];
-    Json::Object(offered.into_iter().map(|name| (name, Object::default().into())).collect())
+    offered.into_iter().map(|name| (name, Object::default().into())).collect()
+}
+
+/// What a modern client is told that asks for a task which no server gave: without the extension, that it
+/// lacks that (2026-07-28, error codes; extension `io.modelcontextprotocol/tasks`).
+pub(crate) fn lacks_tasks(asked: &Asked) -> Option<Denial> {
+    let params = asked.message.as_ref()?.params()?;
+    let said = params.get("_meta")?.get(META_CLIENT_CAPABILITIES)?;
+    if asked.era == Era::Legacy || said.at(&["extensions", EXTENSION_TASKS]).is_some() {
+        return None;
+    }
+    let tasks: Object = [(EXTENSION_TASKS, Object::default().into())].into_iter().collect();
+    let required: Object = [("extensions", tasks.into())].into_iter().collect();
+    let message = format!("a task is for clients that declare {EXTENSION_TASKS}");
+    let denial = Denial::new(Reason::InvalidParams, message).with_status(400).with_code(-32021);
+    Some(denial.with_data("requiredCapabilities", required.into()))
 }
 
 fn reply(id: &Id, result: &[u8]) -> LocalReply {

@@ -30,6 +30,7 @@ use crate::denial::{Denial, Reason};
 pub(crate) use answer::Fault;
 pub(crate) use bridge::Rekeyed;
 pub(crate) use catalogue::{Catalogue, CatalogueKey, Catalogues, MOST_PAGES};
+pub(crate) use endpoint::lacks_tasks;
 pub(crate) use peers::{Access, Peers, Session, SessionKey};
 pub(crate) use portal::Portal;
 pub(crate) use portal_session::PortalSession;
