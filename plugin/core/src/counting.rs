@@ -19,7 +19,7 @@ use crate::counts::{self, Place, SLOTS};
 use crate::denial::{Denial, Reason};
 use crate::event::Timestamp;
 use crate::facts::{Facts, Stop};
-use crate::federation::Goal;
+use crate::federation::{Goal, LEVEL_SLOTS, NO_LEVELS};
 use crate::gateway::Gateway;
 use crate::request::{Asked, unknown_server};
 
@@ -28,13 +28,21 @@ const MOST_TRIES: u8 = 32;
 
 /// A slot of the memory that all workers share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SharedSlot(u16);
+pub enum SharedSlot {
+    /// Of counts of calls.
+    Counts(u16),
+    /// Of the log levels of sessions at portals.
+    Level(u16),
+}
 
 impl SharedSlot {
     /// The key that it has in the host's memory.
     #[must_use]
     pub fn key(self) -> String {
-        format!("toolgate.counts.{:04x}", self.0)
+        match self {
+            Self::Counts(number) => format!("toolgate.counts.{number:04x}"),
+            Self::Level(number) => format!("toolgate.levels.{number:04x}"),
+        }
     }
 }
 
@@ -107,7 +115,10 @@ impl Gateway {
         // Policies that are fetched may have counters one day.
         let counters = !self.policies.borrow().engine.counters().is_empty();
         let wanted = if counters || self.policy_bundle.is_some() { SLOTS } else { 0 };
-        (0..wanted).map(|slot| (SharedSlot(slot), counts::EMPTY))
+        let counts = (0..wanted).map(|slot| (SharedSlot::Counts(slot), counts::EMPTY));
+        // Only sessions of portals have levels that the gateway has to know.
+        let wanted = if self.has_log_levels() { LEVEL_SLOTS } else { 0 };
+        counts.chain((0..wanted).map(|slot| (SharedSlot::Level(slot), NO_LEVELS)))
     }
 
     /// Reads the counters that a decision looks at, and adds a call that policy permits to those that
@@ -214,7 +225,7 @@ impl Gateway {
         counting.is_read = true;
         for (count, place) in counting.counts.iter_mut().zip(&counting.places) {
             let value = place.and_then(|place| {
-                let slot = counting.slots.get(&SharedSlot(place.slot))?.as_ref()?;
+                let slot = counting.slots.get(&SharedSlot::Counts(place.slot))?.as_ref()?;
                 counts::count(&slot.bytes, &place, now).ok()
             });
             count.calls = value.and_then(|calls| i64::try_from(calls).ok());
@@ -249,7 +260,7 @@ impl Gateway {
             places.push(if is_wanted { self.place(asked, counter)? } else { None });
         }
         let slots: BTreeMap<SharedSlot, Option<SharedValue>> =
-            places.iter().flatten().map(|place| (SharedSlot(place.slot), None)).collect();
+            places.iter().flatten().map(|place| (SharedSlot::Counts(place.slot), None)).collect();
         let wanted: Vec<SharedSlot> = slots.keys().copied().collect();
         asked.counting.places = places;
         asked.counting.slots = slots;
@@ -300,7 +311,7 @@ impl Gateway {
                 together.push(index);
             }
         }
-        let slot = SharedSlot(slot);
+        let slot = SharedSlot::Counts(slot);
         let Some(SharedValue { bytes, version }) =
             counting.slots.get(&slot).and_then(Option::as_ref)
         else {

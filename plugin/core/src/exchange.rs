@@ -396,14 +396,22 @@ impl Phase {
                 Event::SharedRead(values),
             ) => {
                 let (now, audit) = (step.now, &mut *step.audit);
-                step.gateway.learn_counts(&mut asked.counting, values, now, audit);
+                if asked.level.is_under_way {
+                    asked.level.read(values);
+                } else {
+                    step.gateway.learn_counts(&mut asked.counting, values, now, audit);
+                }
                 step.counted(asked, facts, calls, rounds, denied)
             }
             (
                 Self::ExpectShared { mut asked, facts, calls, rounds, denied },
                 Event::SharedWritten(is_written),
             ) => {
-                asked.counting.written(is_written);
+                if asked.level.is_under_way {
+                    asked.level.written(is_written);
+                } else {
+                    asked.counting.written(is_written);
+                }
                 step.counted(asked, facts, calls, rounds, denied)
             }
             // An empty last piece after the head said that nothing follows.
@@ -592,6 +600,7 @@ impl Step<'_> {
             };
             let decided = identified
                 .and_then(|()| self.gateway.lengthen(&mut asked, &facts, self.now, self.audit))
+                .and_then(|()| self.gateway.log_level(&mut asked, self.now))
                 .and_then(|()| {
                     self.gateway.prepare_known(&mut asked, self.now);
                     self.gateway.count(&mut asked, &facts, self.now, self.audit)?;

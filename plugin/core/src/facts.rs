@@ -45,6 +45,8 @@ pub(crate) enum Need {
     Era(Rc<str>, Access),
     /// A session at a server of the legacy era.
     Session(SessionKey),
+    /// A server of the legacy era told the level of log messages of a session: the place of its name.
+    LogLevel(SessionKey, usize),
     /// A server's list, from this cursor on.
     Catalogue(CatalogueKey, Option<Rc<str>>),
     /// This answer brought to the server that asked.
@@ -77,6 +79,8 @@ pub(crate) enum Fact {
     Era(Result<Era, Fault>),
     /// Of [`Need::Session`].
     Session(Result<Rc<Session>, Fault>),
+    /// Of [`Need::LogLevel`], whatever became of it: no call waits for its log.
+    LogLevel,
     /// Of [`Need::Policies`].
     Policies(Result<(), PoliciesError>),
     /// Of the last page of a [`Need::Catalogue`].
@@ -110,6 +114,7 @@ impl Need {
             Self::Keys(_) | Self::Introspection(_) | Self::ServerMetadata => false,
             Self::Era(..)
             | Self::Session(_)
+            | Self::LogLevel(..)
             | Self::Catalogue(..)
             | Self::Answer(_)
             | Self::Policies => false,
@@ -215,6 +220,11 @@ impl Facts {
         }
     }
 
+    /// Whether anything was found out about a need.
+    pub(crate) fn has(&self, need: &Need) -> bool {
+        self.0.contains_key(need)
+    }
+
     /// Whether a server has taken an answer.
     pub(crate) fn answered(&self, answer: &GivenAnswer) -> Option<&Result<(), Fault>> {
         match self.get(|| Need::Answer(answer.clone()))? {
@@ -259,6 +269,7 @@ impl Fact {
             Self::Renewal(renewed) => renewed.is_err(),
             Self::Era(era) => era.is_err(),
             Self::Session(session) => session.is_err(),
+            Self::LogLevel => false,
             Self::Catalogue(catalogue) => catalogue.is_err(),
             // Each answer is an answer of its own: that one was not taken says nothing of others.
             Self::Answer(_) => false,
@@ -303,6 +314,7 @@ impl Need {
             Self::TokenRequest(_) => "token_request",
             Self::Era(..) => "era",
             Self::Session(_) => "session",
+            Self::LogLevel(..) => "log_level",
             Self::Catalogue(..) => "catalogue",
             Self::Answer(_) => "answer",
             Self::Policies => "policies",
@@ -325,6 +337,7 @@ impl Gateway {
             Need::TokenRequest(request) => self.identity.token_call(request, facts, now),
             Need::Era(server, access) => self.era_call(server, access, facts, now),
             Need::Session(key) => self.session_call(key, facts, now),
+            Need::LogLevel(key, level) => self.level_call(key, *level, facts, now),
             Need::Policies => self.policies_call(),
             Need::Catalogue(key, cursor) => self.catalogue_call(key, cursor.as_ref(), facts, now),
             Need::Answer(answer) => self.answer_call(answer, facts, now),
@@ -372,6 +385,10 @@ impl Gateway {
             Need::Policies => Some(Fact::Policies(self.learn_policies(outcome, now)?)),
             Need::Era(server, _) => Some(Fact::Era(self.learn_era(server, outcome, now))),
             Need::Session(key) => self.learn_session(key, outcome, now).map(Fact::Session),
+            Need::LogLevel(key, level) => {
+                self.learn_level(key, *level, outcome);
+                Some(Fact::LogLevel)
+            }
             Need::Catalogue(key, cursor) => {
                 self.learn_catalogue(key, cursor.as_ref(), outcome, since, now).map(Fact::Catalogue)
             }

@@ -19,8 +19,8 @@ use crate::denial::{Denial, Reason};
 use crate::event::{HostFacts, Timestamp};
 use crate::facts::{Facts, Stop};
 use crate::federation::{
-    Access, Claims, Goal, HOPS, Portal, PortalSession, Rekeyed, Resumption, SessionKey, asked_in,
-    rename, resolve,
+    Access, Claims, Goal, HOPS, Portal, PortalSession, Rekeyed, Resumption, SessionKey,
+    SessionLevel, asked_in, rename, resolve,
 };
 use crate::gateway::Gateway;
 use crate::identity::approvals;
@@ -107,6 +107,8 @@ pub(crate) struct Asked {
     pub(crate) asked_in: Option<String>,
     /// The event after which it goes on, by its server's own id.
     pub(crate) resumes_after: Option<String>,
+    /// The log level of its session at a portal.
+    pub(crate) level: SessionLevel,
     /// Whether the body is what the server of a portal reads.
     pub(crate) prepared: bool,
     /// Whether the client was asked to link an account, and has answered.
@@ -399,6 +401,7 @@ impl Asked {
             claims: Claims::default(),
             asked_in: None,
             resumes_after: None,
+            level: SessionLevel::default(),
             prepared: false,
             has_linked,
             body: Vec::new(),
@@ -427,6 +430,7 @@ impl Asked {
             claims: Claims::default(),
             asked_in: None,
             resumes_after: None,
+            level: SessionLevel::default(),
             prepared: false,
             has_linked: false,
             body: Vec::new(),

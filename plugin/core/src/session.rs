@@ -124,6 +124,18 @@ impl Sessions {
         }
     }
 
+    /// A hash of these parts that nobody without the keys can make; `None` where no key is configured.
+    pub(crate) fn hash(&self, parts: &[&str]) -> Option<[u8; 32]> {
+        let Self::Sealed(keys) = self else { return None };
+        let mut hash = keys.0.first()?.counters.clone();
+        for part in parts {
+            // Lengths before contents: no two lists of parts read the same.
+            hash.update(&(part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        Some(hash.finalize().into_bytes().into())
+    }
+
     /// What was sealed into the session id of an endpoint of several servers.
     ///
     /// # Errors

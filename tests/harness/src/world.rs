@@ -716,7 +716,7 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
         }
         "initialize" => json!({
             "protocolVersion": params.get("protocolVersion"),
-            "capabilities": {"tools": {}},
+            "capabilities": {"tools": {}, "logging": {}},
             "serverInfo": {"name": asked.cluster, "version": "1"},
         }),
         "ping" | "logging/setLevel" => json!({}),

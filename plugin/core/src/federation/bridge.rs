@@ -18,7 +18,7 @@ use toolgate_protocol::mcp::{
 
 use super::peers::{Access, Session, SessionKey};
 use super::request::Goal;
-use super::rounds::{Claims, META_LOG_LEVEL, Resumed};
+use super::rounds::{Claims, LEVELS, META_LOG_LEVEL, Resumed};
 use crate::credentials::Injected;
 use crate::denial::{Denial, Reason};
 use crate::event::{FieldValue, HeadEdit, Timestamp};
@@ -125,6 +125,9 @@ impl Gateway {
             (None, Some(Err(fault))) => return Err(super::unavailable(*fault).into()),
             (None, None) => return Err(Need::Session(key).into()),
         };
+        if let Some(need) = self.untold_level(&key, asked, facts, now) {
+            return Err(need.into());
+        }
         Ok(Bridge { to, session: Some((key, session)), resumed: None })
     }
 
@@ -154,6 +157,7 @@ impl Gateway {
         }
         let shared = to != Some(Era::Modern) && !asked.has_own_session();
         let askable = to == Some(Era::Legacy) && self.can_ask(&asked.head.server, now);
+        let level = self.level_for(asked, now).and_then(|level| LEVELS.get(level));
         let (from, Some(message)) = (asked.era, &mut asked.message) else { return };
         let Kind::Request { id, .. } = message.kind() else { return };
         let id = id.clone();
@@ -182,6 +186,9 @@ impl Gateway {
                 let claims = claims.as_object().into_iter().flat_map(Object::iter);
                 if let Some(meta) = member(params, "_meta") {
                     claims.for_each(|(key, value)| meta.set(key, value.clone()));
+                    if let Some(level) = level {
+                        meta.set(META_LOG_LEVEL, Json::from(*level));
+                    }
                 }
             }
             (Era::Modern, Some(Era::Legacy)) => {

@@ -1,8 +1,8 @@
 //! What a portal answers itself: who it is, what it offers, lists, and the small talk of sessions.
 //!
 //! It offers what every server may have and what the gateway can carry through: tools, prompts,
-//! resources and completions. It does not offer what it could not keep: a stream of its own, changes
-//! of lists, subscriptions, log levels (docs/federation.md). Nothing but a list asks a server.
+//! resources, completions and log messages. It does not offer what it could not keep: a stream of its own,
+//! changes of lists, subscriptions (docs/federation.md). Nothing but a list asks a server.
 
 use std::rc::Rc;
 
@@ -70,6 +70,7 @@ impl Gateway {
                 self.initialized(portal, version.unwrap_or(Version::V2025_11_25))
             }
             "ping" => Object::default(),
+            "logging/setLevel" if asked.level.is_set() => Object::default(),
             _ => {
                 let message = format!("{method} is not offered by an endpoint of several servers");
                 let status = if asked.era == Era::Modern { 404 } else { 200 };
@@ -97,6 +98,7 @@ impl Gateway {
         // Tasks pass, whichever server gives them, to clients that say they can follow them.
         let tasks: Object = [(EXTENSION_TASKS, Object::default().into())].into_iter().collect();
         let mut capabilities = capabilities();
+        capabilities.set("logging", Object::default().into());
         capabilities.set("extensions", tasks.into());
         result.set("capabilities", capabilities.into());
         self.instruct(portal, &mut result);
@@ -111,10 +113,20 @@ impl Gateway {
     fn initialized(&self, portal: &Portal, version: Version) -> Object {
         let mut result = Object::default();
         result.set("protocolVersion", version.as_str().into());
-        result.set("capabilities", capabilities().into());
+        let mut capabilities = capabilities();
+        if self.offers_log_levels() {
+            capabilities.set("logging", Object::default().into());
+        }
+        result.set("capabilities", capabilities.into());
         result.set("serverInfo", self.portal_info(portal));
         self.instruct(portal, &mut result);
         result
+    }
+
+    /// Whether clients of the legacy era can say which log messages they want: that is of a session, and
+    /// on one host the memory that workers share may not be there, which is found out too late.
+    pub(crate) fn offers_log_levels(&self) -> bool {
+        self.has_log_levels() && self.takes_late_bodies()
     }
 
     fn instruct(&self, portal: &Portal, result: &mut Object) {

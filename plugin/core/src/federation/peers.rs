@@ -80,6 +80,9 @@ struct Kept {
     /// Whether the server was told that it is open.
     ready: bool,
     used: Timestamp,
+    /// Whether the server has levels of log messages, and the one that it was told.
+    logs: bool,
+    level: Option<usize>,
 }
 
 impl Peers {
@@ -140,12 +143,24 @@ impl Peers {
         Some(Rc::clone(&kept.session))
     }
 
+    /// Whether a server has nothing to be told of this level of a session.
+    pub(super) fn knows_level(&self, key: &SessionKey, level: usize) -> bool {
+        let kept = self.sessions.get(key);
+        kept.is_none_or(|kept| !kept.logs || kept.level == Some(level))
+    }
+
+    pub(super) fn told_level(&mut self, key: &SessionKey, level: usize) {
+        if let Some(kept) = self.sessions.get_mut(key) {
+            kept.level = Some(level);
+        }
+    }
+
     /// Forgets a session that its server does not know any more.
     pub(crate) fn forget(&mut self, key: &SessionKey) {
         self.sessions.remove(key);
     }
 
-    fn keep(&mut self, key: &SessionKey, session: Session, now: Timestamp) {
+    fn keep(&mut self, key: &SessionKey, (session, logs): (Session, bool), now: Timestamp) {
         if self.sessions.len() >= MOST_SESSIONS {
             self.sessions.retain(|_, kept| now.since(kept.used) <= SESSION_IDLES);
         }
@@ -156,7 +171,8 @@ impl Peers {
                 self.sessions.remove(&key);
             }
         }
-        let kept = Kept { session: Rc::new(session), ready: false, used: now };
+        let session = Rc::new(session);
+        let kept = Kept { session, ready: false, used: now, logs, level: None };
         self.sessions.insert(key.clone(), kept);
     }
 }
@@ -385,8 +401,8 @@ fn modern() -> Version {
     Version::V2026_07_28
 }
 
-/// The session that the answer to `initialize` opens.
-fn opened(outcome: &CallOutcome, now: Timestamp) -> Result<Session, Fault> {
+/// The session that the answer to `initialize` opens, and whether it has levels of log messages.
+fn opened(outcome: &CallOutcome, now: Timestamp) -> Result<(Session, bool), Fault> {
     let Said::Result(result) = answer::read(outcome, ID)? else { return Err(Fault::Error) };
     let version = result.get("protocolVersion").and_then(Json::as_str).and_then(Version::parse);
     let version = version.filter(|version| version.era() == Era::Legacy).ok_or(Fault::Version)?;
@@ -399,6 +415,9 @@ fn opened(outcome: &CallOutcome, now: Timestamp) -> Result<Session, Fault> {
     let is_plain = |id: &&str| id.len() <= LONGEST_ID && id.bytes().all(|b| b.is_ascii_graphic());
     match id {
         Some(id) if !is_plain(&id) => Err(Fault::Answer),
-        id => Ok(Session { id: id.map(Into::into), version, opened: now }),
+        id => {
+            let logs = result.get("capabilities").is_some_and(|it| it.get("logging").is_some());
+            Ok((Session { id: id.map(Into::into), version, opened: now }, logs))
+        }
     }
 }

@@ -35,7 +35,7 @@ const ASKABLE: &[&str] = &["elicitation/create", "sampling/createMessage", "root
 pub(super) const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 
 /// Levels of log messages, the least urgent first (RFC 5424, as MCP names them).
-const LEVELS: &[&str] =
+pub(super) const LEVELS: &[&str] =
     &["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
 /// How long a server whose questions have no event id is offered nothing.
