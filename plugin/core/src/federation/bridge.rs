@@ -182,7 +182,7 @@ impl Gateway {
                 if params.get("_meta").is_none() {
                     params.set("_meta", Object::default().into());
                 }
-                let claims = self.modern_meta();
+                let claims = self.modern_meta("");
                 let claims = claims.as_object().into_iter().flat_map(Object::iter);
                 if let Some(meta) = member(params, "_meta") {
                     claims.for_each(|(key, value)| meta.set(key, value.clone()));

@@ -46,6 +46,18 @@ pub(crate) struct CatalogueKey {
     /// is. Empty but where gateways stand behind one another.
     pub(crate) hops: Rc<str>,
     pub(crate) access: Access,
+    /// What servers may list by.
+    pub(crate) offer: Offer,
+}
+
+/// What a client can do, as servers are told when they are asked for a list; as JSON, empty for nothing.
+/// What cannot be carried to a server's era is not in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Offer {
+    /// To servers of the modern era, with the request.
+    pub(crate) modern: Rc<str>,
+    /// To servers of the legacy era, with the session.
+    pub(crate) legacy: Rc<str>,
 }
 
 /// What is listed.
@@ -231,10 +243,10 @@ struct Page {
 }
 
 impl Gateway {
-    /// The session in which the gateway itself asks a server of the legacy era.
-    pub(crate) fn own_session(server: &Rc<str>, access: &Access) -> SessionKey {
-        let (server, access) = (Rc::clone(server), Rc::clone(access));
-        SessionKey { server, owner: "".into(), capabilities: "".into(), access }
+    /// The session in which the gateway itself asks a server of the legacy era for a list.
+    pub(crate) fn own_session(key: &CatalogueKey) -> SessionKey {
+        let (server, access) = (Rc::clone(&key.server), Rc::clone(&key.access));
+        SessionKey { server, owner: "".into(), capabilities: Rc::clone(&key.offer.legacy), access }
     }
 
     /// The call for a page of a list.
@@ -252,12 +264,13 @@ impl Gateway {
         }
         let era = self.peers.borrow().era(&key.server, now);
         let session = match era {
-            Some(Era::Legacy) => Some(
-                self.peers
-                    .borrow_mut()
-                    .session(&Self::own_session(&key.server, &key.access), now)?,
-            ),
-            _ => None,
+            Some(Era::Legacy) => {
+                Some(self.peers.borrow_mut().session(&Self::own_session(key), now)?)
+            }
+            _ => {
+                params.set("_meta", self.modern_meta(&key.offer.modern));
+                None
+            }
         };
         let to = (&key.server, &key.access);
         self.server_call(to, method, params, (session.as_deref(), &key.hops), facts, now)
@@ -307,7 +320,7 @@ impl Gateway {
                 Some(Ok(catalogues.keep(key, none)))
             }
             said if era == Some(Era::Legacy) => {
-                let session = Self::own_session(&key.server, &key.access);
+                let session = Self::own_session(key);
                 let known = peers.session(&session, now);
                 let status = match said {
                     Said::Error { status, .. } | Said::Refused { status } => status,
@@ -345,7 +358,13 @@ mod tests {
     const LIMITS: (usize, Duration) = (1 << 20, Duration::from_secs(60));
 
     fn key() -> CatalogueKey {
-        CatalogueKey { server: "a".into(), kind: Kind::Tools, hops: "".into(), access: Rc::new([]) }
+        CatalogueKey {
+            server: "a".into(),
+            kind: Kind::Tools,
+            hops: "".into(),
+            access: Rc::new([]),
+            offer: Offer::default(),
+        }
     }
 
     fn take(
@@ -415,6 +434,7 @@ mod tests {
                 kind: Kind::Tools,
                 hops: "".into(),
                 access: Rc::new([]),
+                offer: Offer::default(),
             };
             let until = Timestamp(Duration::from_secs(number));
             catalogues.keep(&key, Catalogue { elements: Vec::new(), until, bytes: MOST_BYTES / 4 });

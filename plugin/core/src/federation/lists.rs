@@ -180,7 +180,8 @@ impl Gateway {
         let access: Access = injected.into_iter().map(|injected| injected.wanted).collect();
         let hops = Rc::clone(&asked.head.hops);
         let server = Rc::clone(&member.server);
-        let key = CatalogueKey { server, kind, hops, access: Rc::clone(&access) };
+        let offer = self.offer(asked, &server, now);
+        let key = CatalogueKey { server, kind, hops, access, offer };
         if let Some(catalogue) = self.catalogues.borrow().find(&key, now) {
             return State::Here(catalogue);
         }
@@ -198,7 +199,7 @@ impl Gateway {
         }
         let era = self.peers.borrow().era(&member.server, now);
         if era == Some(Era::Legacy) {
-            let session = Self::own_session(&member.server, &access);
+            let session = Self::own_session(&key);
             if self.peers.borrow_mut().session(&session, now).is_none() {
                 return match facts.session(&session) {
                     Some(Err(fault)) => State::LeftOut(*fault),

@@ -283,8 +283,8 @@ impl Gateway {
         facts: &Facts,
         now: Timestamp,
     ) -> Option<HttpCall> {
-        if session.is_none() {
-            params.set("_meta", self.modern_meta());
+        if session.is_none() && params.get("_meta").is_none() {
+            params.set("_meta", self.modern_meta(""));
         }
         let mut message = Object::default();
         message.set("jsonrpc", "2.0".into());
@@ -368,11 +368,14 @@ impl Gateway {
         })
     }
 
-    /// `_meta` of a modern request of the gateway: it offers nothing that servers could ask it for.
-    pub(super) fn modern_meta(&self) -> Json {
+    /// `_meta` of a modern request of the gateway, with these capabilities as JSON; empty for none: it offers
+    /// nothing by itself that servers could ask it for.
+    pub(super) fn modern_meta(&self, capabilities: &str) -> Json {
         let mut meta = Object::default();
         meta.set(META_PROTOCOL_VERSION, modern().as_str().into());
-        meta.set(META_CLIENT_CAPABILITIES, Object::default().into());
+        let capabilities = Json::parse(capabilities.as_bytes()).ok();
+        let capabilities = capabilities.unwrap_or_else(|| Object::default().into());
+        meta.set(META_CLIENT_CAPABILITIES, capabilities);
         meta.set(META_CLIENT_INFO, self.client_info());
         meta.into()
     }

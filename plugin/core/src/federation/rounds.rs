@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use toolgate_protocol::json::{Json, Object};
 use toolgate_protocol::jsonrpc::Message;
-use toolgate_protocol::mcp::{META_CLIENT_CAPABILITIES, Version};
+use toolgate_protocol::mcp::{Era, META_CLIENT_CAPABILITIES, Version};
 
 use super::answer::Fault;
+use super::catalogue::Offer;
 use super::edit::Value;
 use super::peers::{Access, Session};
 use super::request::{exposed_id, own_id};
@@ -97,6 +98,37 @@ fn capabilities(said: &Json) -> Option<Rc<str>> {
         return None;
     }
     String::from_utf8(Json::Object(offered).to_bytes()).ok().map(Into::into)
+}
+
+/// Extensions by which servers list more, and what a client says of each.
+const EXTENSIONS: &[(&str, &str)] = &[
+    ("io.modelcontextprotocol/tasks", "{}"),
+    ("io.modelcontextprotocol/ui", r#"{"mimeTypes":["text/html;profile=mcp-app"]}"#),
+];
+
+/// What a client can do, in one of few forms: clients that are alike share a list, and none can have lists
+/// fetched for capabilities that it makes up. `asked` for what servers ask clients, too.
+fn known(said: &Json, asked: bool) -> Rc<str> {
+    let mut kept = Object::default();
+    let parts = [("elicitation", &["form", "url"][..]), ("sampling", &["tools"]), ("roots", &[])];
+    for (name, words) in parts.into_iter().filter(|_| asked) {
+        let Some(part) = said.get(name).filter(|part| part.as_object().is_some()) else { continue };
+        let words = words.iter().filter(|word| part.get(word).is_some());
+        let words: Object = words.map(|word| (*word, Object::default().into())).collect();
+        kept.set(name, words.into());
+    }
+    let has = |name: &str| said.at(&["extensions", name]).is_some();
+    let extensions = EXTENSIONS.iter().filter(|(name, _)| has(name));
+    let extensions: Object = extensions
+        .filter_map(|(name, value)| Some((*name, Json::parse(value.as_bytes()).ok()?)))
+        .collect();
+    if !extensions.is_empty() {
+        kept.set("extensions", extensions.into());
+    }
+    if kept.is_empty() {
+        return "".into();
+    }
+    String::from_utf8(Json::Object(kept).to_bytes()).unwrap_or_default().into()
 }
 
 /// What is needed to ask the client of a request something.
@@ -253,6 +285,23 @@ impl Gateway {
         self.takes_late_bodies()
             && self.sessions.seals()
             && !self.peers.borrow().is_mute(server, now)
+    }
+
+    /// What a server is told of a client that asks for a list: what it could do in a call.
+    pub(super) fn offer(&self, asked: &Asked, server: &str, now: Timestamp) -> Offer {
+        if asked.era == Era::Modern {
+            let params = asked.message.as_ref().and_then(Message::params);
+            let said = params.and_then(|params| params.get("_meta")?.get(META_CLIENT_CAPABILITIES));
+            let Some(said) = said else { return Offer::default() };
+            let legacy = if self.can_ask(server, now) { capabilities(said) } else { None };
+            return Offer { modern: known(said, true), legacy: legacy.unwrap_or_default() };
+        }
+        let session = asked.head.portal_session.as_ref().filter(|_| asked.has_own_session());
+        let said = session.and_then(|session| Json::parse(session.capabilities.as_bytes()).ok());
+        said.map_or_else(Offer::default, |said| {
+            // A modern server cannot ask such a client anything.
+            Offer { modern: known(&said, false), legacy: known(&said, true) }
+        })
     }
 
     /// Names the session of a server in the questions and events of its stream to a client of the legacy
@@ -511,6 +560,27 @@ mod tests {
         };
         assert_eq!(Round::read(&round.write()), Some(round));
         assert!(Round::read(b"{}").is_none() && Round::read(b"").is_none());
+    }
+
+    #[test]
+    fn what_a_client_can_do_is_told_in_one_of_few_forms() {
+        for (said, all, extensions) in [
+            ("{}", "", ""),
+            (r#"{"elicitation":{},"made":{"up":1}}"#, r#"{"elicitation":{}}"#, ""),
+            (
+                r#"{"roots":{"listChanged":true},"sampling":{"tools":{"x":1},"y":2}}"#,
+                r#"{"sampling":{"tools":{}},"roots":{}}"#,
+                "",
+            ),
+            (
+                r#"{"extensions":{"io.modelcontextprotocol/tasks":{"x":1},"a/b":{}}}"#,
+                r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#,
+                r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#,
+            ),
+        ] {
+            let said = Json::parse(said.as_bytes()).unwrap();
+            assert_eq!((&*known(&said, true), &*known(&said, false)), (all, extensions));
+        }
     }
 
     #[test]
