@@ -12,6 +12,7 @@ from stack.console import say
 
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
+WHOLE_WITHIN_SECONDS = 240.0
 META = {
     "io.modelcontextprotocol/protocolVersion": MODERN,
     "io.modelcontextprotocol/clientCapabilities": {},
@@ -40,7 +41,7 @@ class Endpoint:
     last_id: int = 0
     connection: http.client.HTTPConnection | None = None
 
-    def ask(self, method: str, params: dict[str, Any] | None = None, *, era: str = MODERN, timeout: float = 30) -> Answer:
+    def ask(self, method: str, params: dict[str, Any] | None = None, *, era: str = MODERN, timeout: float = 300) -> Answer:
         self.last_id += 1
         params = dict(params or {})
         headers = {
@@ -101,6 +102,17 @@ def last_message(text: str, wanted: int) -> dict[str, Any]:
         if isinstance(message, dict) and "method" not in message and message.get("id") in (wanted, None):
             return message
     return {}
+
+
+def whole_list(client: Endpoint, era: str = MODERN) -> tuple[list[str], dict[str, str], Answer]:
+    """A list of which no server is left out. The first question to a server that has just started may take it
+    longer than the limit."""
+    listed = client.tools(era)
+    until = time.monotonic() + WHOLE_WITHIN_SECONDS
+    while listed[1] and time.monotonic() < until:
+        threading.Event().wait(0.2)
+        listed = client.tools(era)
+    return listed
 
 
 @dataclass
