@@ -187,7 +187,7 @@ impl Exposure {
         }
         if walk.wants_input && client == Era::Legacy {
             let message =
-                "the tool asks for input in a way that this client's version of MCP does not have";
+                "the server asks for input as MCP 2026-07-28 does, which this client's version does not have; use a client of 2026-07-28";
             let id = parts_id(message_id(text).as_ref(), rekeyed);
             return Ok(Exposed::Changed(
                 Denial::new(Reason::ServerAnswer, message).body(id.as_ref()),
