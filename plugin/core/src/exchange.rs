@@ -482,6 +482,9 @@ impl Phase {
                     if let Err(reason) = exposing.push(passed, end, &mut exposed) {
                         fail(step.audit, reason);
                     }
+                    if let Some(server) = exposing.changed_lists() {
+                        gateway.catalogues.borrow_mut().forget(&server);
+                    }
                     step.out.push(Effect::ReplaceChunk(exposed));
                 } else if !as_it_came {
                     step.out.push(Effect::ReplaceChunk(bytes));

@@ -163,6 +163,11 @@ impl Metrics {
             let tags = [("credential", &**credential), ("source", source)];
             self.count("toolgate_credentials_total", &tags, 1);
         }
+        let left_out = record.left_out.iter().flat_map(|servers| servers.split(','));
+        for (server, reason) in left_out.filter_map(|each| each.split_once(':')) {
+            let tags = [("server", server), ("reason", reason)];
+            self.count("toolgate_left_out_total", &tags, 1);
+        }
         if let Some(shadow) = record.shadow_decision {
             let tags = [
                 place,

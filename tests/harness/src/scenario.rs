@@ -112,6 +112,8 @@ pub enum Behaviour {
     Links,
     /// The same, of the legacy era.
     LegacyLinks,
+    /// A server: in the stream of a call it says that its tools are not what they were.
+    ListsChange,
     /// A server: its list of tools does not end.
     Endless,
     /// A server: it has 10,000 tools.

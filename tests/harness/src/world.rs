@@ -772,6 +772,14 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
             let result = json!({"content": [link, embedded], "_meta": related});
             return stream(&[updated, json!({"jsonrpc": "2.0", "id": id, "result": result})]);
         }
+        "tools/call" if behaviour == Behaviour::ListsChange => {
+            let changed = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+            let content = json!([{"type": "text", "text": format!("called {name}")}]);
+            return stream(&[
+                changed,
+                json!({"jsonrpc": "2.0", "id": id, "result": {"content": content}}),
+            ]);
+        }
         "tasks/get" | "tasks/cancel"
             if matches!(behaviour, Behaviour::Links | Behaviour::LegacyLinks) =>
         {

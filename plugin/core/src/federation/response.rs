@@ -186,8 +186,7 @@ impl Exposure {
             return Ok(Question::read(changed, &id).map_or(Exposed::Dropped, Exposed::Asked));
         }
         if walk.wants_input && client == Era::Legacy {
-            let message =
-                "the server asks for input as MCP 2026-07-28 does, which this client's version does not have; use a client of 2026-07-28";
+            let message = "the server asks for input as MCP 2026-07-28 does, which this client's version does not have; use a client of 2026-07-28";
             let id = parts_id(message_id(text).as_ref(), rekeyed);
             return Ok(Exposed::Changed(
                 Denial::new(Reason::ServerAnswer, message).body(id.as_ref()),
