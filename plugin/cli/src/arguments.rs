@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::diff::FailOn;
-use crate::question::ServerAction;
+use crate::question::{Kind, ServerAction};
 
 /// Operates Toolgate, the MCP gateway for Envoy and Kong.
 #[derive(Parser)]
@@ -147,8 +147,11 @@ pub(crate) struct Explain {
     /// The caller's id, the `sub` of its token.
     #[arg(long, required_unless_present = "anonymous", help_heading = "Who asks")]
     pub(crate) subject: Option<String>,
+    /// For whom the caller acts: `client` for itself.
+    #[arg(long = "as", default_value = "user", help_heading = "Who asks")]
+    pub(crate) kind: Kind,
     /// A caller without a token.
-    #[arg(long, conflicts_with_all = ["subject", "issuer", "client", "group", "role", "claim", "scope"], help_heading = "Who asks")]
+    #[arg(long, conflicts_with_all = ["subject", "kind", "issuer", "client", "group", "role", "claim", "scope"], help_heading = "Who asks")]
     pub(crate) anonymous: bool,
     /// A group that the token names; may be given several times.
     #[arg(long, help_heading = "Who asks")]

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::case::{Expected, arguments, strictly};
 use crate::policy_set::PolicySet;
-use crate::question::{Question, RequestFields, ServerAction, TokenFields, What, Who};
+use crate::question::{Kind, Question, RequestFields, ServerAction, TokenFields, What, Who};
 
 /// The types of entities that the gateway builds from its configuration and the request.
 const CONFIGURED: [&str; 9] = [
@@ -129,16 +129,18 @@ fn who(principal: &EntityUid, entities: &[Value], scopes: Vec<String>) -> Result
         let (kind, id) = uid.ok_or("`entities`: a `uid` has no type and id")?;
         if kind == principal.type_name().to_string() && id == principal.id().unescaped() {
             own = Some(entity);
-        } else if kind != "MCP::User" && !CONFIGURED.contains(&kind.as_str()) {
+        } else if kind_of(&kind).is_none() && !CONFIGURED.contains(&kind.as_str()) {
             return Err(format!("`entities`: the model has no entity type `{kind}`"));
         }
     }
-    match principal.type_name().to_string().as_str() {
+    let kind = match principal.type_name().to_string().as_str() {
         "MCP::Anonymous" => return Ok(Who::Anonymous),
-        "MCP::User" => {}
-        other => return Err(format!("`request.principal`: nobody is a `{other}`")),
-    }
+        name => {
+            kind_of(name).ok_or_else(|| format!("`request.principal`: nobody is a `{name}`"))?
+        }
+    };
     let mut token = TokenFields {
+        kind,
         subject: principal.id().unescaped().to_owned(),
         scopes,
         ..TokenFields::default()
@@ -151,13 +153,18 @@ fn who(principal: &EntityUid, entities: &[Value], scopes: Vec<String>) -> Result
         match uid_parts(parent) {
             Some((kind, id)) if kind == "MCP::Group" => token.groups.push(id),
             Some((kind, id)) if kind == "MCP::Role" => token.roles.push(id),
-            _ => return Err("`entities`: a user lies in groups and roles only".to_owned()),
+            _ => return Err("`entities`: a caller lies in groups and roles only".to_owned()),
         }
     }
     let tags = entity.get("tags").and_then(Value::as_object);
     token.claims =
         tags.into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect();
     Ok(Who::Token(Box::new(token)))
+}
+
+/// The kind of callers that are entities of this type.
+fn kind_of(type_name: &str) -> Option<Kind> {
+    [Kind::User, Kind::Client].into_iter().find(|kind| kind.type_name() == type_name)
 }
 
 /// The server and what is asked of it.

@@ -62,6 +62,8 @@ pub(crate) struct ConfigurationReport {
     pub(crate) problems: Vec<Problem>,
     /// What the filter warns of and goes on: secrets that it has no way to get.
     pub(crate) warnings: Vec<Problem>,
+    /// What is valid and may not be meant.
+    pub(crate) advice: Vec<Problem>,
 }
 
 /// What the filter would say.
@@ -117,6 +119,7 @@ impl FileReport {
         let loaded = set.as_ref().ok();
         let policy_set = loaded.map(|set| set.engine.version().to_owned());
         let policy_checked = loaded.map(|set| set.config.checked());
+        let advice = loaded.map(|set| listed(&set.engine.advice())).unwrap_or_default();
         let (error, problems) = match set {
             Ok(_) => (None, Vec::new()),
             Err(Failure::Invalid { problems, .. }) => (None, problems),
@@ -130,6 +133,7 @@ impl FileReport {
             environment: BTreeSet::new(),
             problems,
             warnings: Vec::new(),
+            advice,
         };
         let configurations = if error.is_some() { Vec::new() } else { vec![found] };
         Self { file: folder.display().to_string(), error, configurations }
@@ -145,8 +149,10 @@ impl ConfigurationReport {
         let needed = RefCell::default();
         let variable = |name: &str| variable(name, &found.variables, environment, &needed);
         let compiled = Gateway::check(&found.document, &variable);
+        let mut advice = Vec::new();
         let (policy_set, mut problems, mut warnings) = match compiled {
             Ok(gateway) => {
+                advice = listed(&gateway.advice());
                 (Some(gateway.policy_set().to_string()), Vec::new(), listed(gateway.warnings()))
             }
             Err(problems) => (None, listed(&problems), Vec::new()),
@@ -163,6 +169,7 @@ impl ConfigurationReport {
             environment: needed.into_inner(),
             problems,
             warnings,
+            advice,
         }
     }
 }

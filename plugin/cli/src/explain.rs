@@ -50,6 +50,11 @@ pub(crate) fn run(options: Explain) -> Result<Explanation, Failure> {
     let answer = question.ask(&set).map_err(Failure::Unusable)?;
     let listed = question.is_listed(&set).map_err(Failure::Unusable)?;
     let concerned = concern::of(&question, &set).map_err(Failure::Unusable)?;
+    let left_out = question.left_out(&set).map_err(Failure::Unusable)?;
+    let changes = match left_out {
+        Some(reason) => vec![format!("{reason}: its principals would have to list that type")],
+        None => changes(&answer, &concerned),
+    };
     let quoted = |(kind, id): (&str, &str)| format!("{kind}::{id:?}");
     let (kind, id) = question.resource();
     Ok(Explanation {
@@ -57,7 +62,7 @@ pub(crate) fn run(options: Explain) -> Result<Explanation, Failure> {
         principal: quoted(question.principal()),
         action: quoted(("MCP::Action", &question.action(&set))),
         resource: quoted((kind, &id)),
-        changes: changes(&answer, &concerned),
+        changes,
         answer,
         listed,
         concerned,
@@ -77,6 +82,7 @@ fn question(options: Explain) -> Result<Question, Failure> {
                 claims.insert(name.to_owned(), text.into());
             }
             Who::Token(Box::new(TokenFields {
+                kind: options.kind,
                 subject,
                 issuer: options.issuer,
                 client: options.client,

@@ -10,7 +10,8 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use toolgate_policy::{
-    Approvers, Caller, Count, Counter, Decision, Outcome, Principal, Refusal, RequestFacts, Target,
+    Approvers, Caller, CallerKind, Count, Counter, Decision, Outcome, Principal, Refusal,
+    RequestFacts, Target,
 };
 use toolgate_protocol::json::Json;
 
@@ -44,6 +45,9 @@ pub(crate) enum Who {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TokenFields {
+    /// For whom the caller acts.
+    #[serde(default, rename = "as")]
+    pub(crate) kind: Kind,
     /// The id of the principal.
     pub(crate) subject: String,
     #[serde(default)]
@@ -59,6 +63,28 @@ pub(crate) struct TokenFields {
     pub(crate) claims: BTreeMap<String, Value>,
     #[serde(default)]
     pub(crate) scopes: Vec<String>,
+}
+
+/// For whom a caller with a token acts.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// For a person: `MCP::User`.
+    #[default]
+    User,
+    /// For itself: `MCP::Client`.
+    Client,
+}
+
+impl Kind {
+    /// The type of the Cedar entity.
+    pub(crate) fn type_name(self) -> &'static str {
+        match self {
+            Self::User => "MCP::User",
+            Self::Client => "MCP::Client",
+        }
+    }
 }
 
 /// What is asked for.
@@ -211,6 +237,14 @@ impl Question {
         self.with(set, |set, principal, target, facts| set.engine.visible(principal, target, facts))
     }
 
+    /// Why `set` has it for no caller of this type, if it does not.
+    ///
+    /// # Errors
+    /// Why the question cannot be asked.
+    pub(crate) fn left_out(&self, set: &PolicySet) -> Result<Option<String>, String> {
+        self.with(set, |set, principal, target, _| set.engine.left_out(principal, target))
+    }
+
     fn with<T>(
         &self,
         set: &PolicySet,
@@ -288,7 +322,7 @@ impl Question {
     pub(crate) fn principal(&self) -> (&'static str, &str) {
         match &self.who {
             Who::Anonymous => ("MCP::Anonymous", "anonymous"),
-            Who::Token(token) => ("MCP::User", &token.subject),
+            Who::Token(token) => (token.kind.type_name(), &token.subject),
         }
     }
 }
@@ -302,6 +336,10 @@ impl TokenFields {
         };
         let issuer = self.issuer.as_ref().or(set.issuer.as_ref());
         Caller {
+            kind: match self.kind {
+                Kind::User => CallerKind::User,
+                Kind::Client => CallerKind::Client,
+            },
             id: self.subject.clone(),
             issuer: issuer.map_or(DEFAULT_ISSUER, String::as_str).to_owned(),
             client: self.client.clone(),

@@ -13,7 +13,7 @@ use toolgate_protocol::json::Json;
 
 use crate::case;
 use crate::policy_set::Failure;
-use crate::question::{Question, RequestFields, ServerAction, TokenFields, What, Who, Word};
+use crate::question::{Kind, Question, RequestFields, ServerAction, TokenFields, What, Who, Word};
 
 /// What a line of a log is.
 pub(crate) enum Line {
@@ -34,7 +34,8 @@ pub(crate) struct Recorded {
     pub(crate) outcome: Word,
 }
 
-/// What is known of callers beside their names.
+/// What is known of callers beside their names. A caller is named by its id, or as Cedar writes it,
+/// `MCP::Client::"id"`, where a user and a client have one id.
 pub(crate) type Callers = BTreeMap<String, CallerFields>;
 
 /// What a caller's tokens say, by the caller's id.
@@ -161,11 +162,17 @@ fn who(record: &Record, callers: &Callers) -> Result<Who, String> {
     if subject == "anonymous" && record.field("issuer").is_none() {
         return Ok(Who::Anonymous);
     }
-    let known = callers.get(subject).ok_or_else(|| {
+    let kind = match record.field("principal_type") {
+        Some("client") => Kind::Client,
+        _ => Kind::User,
+    };
+    let named = format!("{}::{subject:?}", kind.type_name());
+    let known = callers.get(&named).or_else(|| callers.get(subject)).ok_or_else(|| {
         format!("nothing says which groups {subject:?} is in: name it in the file of --callers")
     })?;
     let CallerFields { groups, roles, claims, scopes } = known.clone();
     Ok(Who::Token(Box::new(TokenFields {
+        kind,
         subject: subject.to_owned(),
         issuer: record.field("issuer").map(str::to_owned),
         client: record.field("client").map(str::to_owned),

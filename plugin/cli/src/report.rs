@@ -46,6 +46,10 @@ fn configuration(
         let label = terminal.coloured(Colour::Yellow, "warning: ");
         problem(&label, warning, terminal)?;
     }
+    for advice in &found.advice {
+        let label = terminal.coloured(Colour::Yellow, "advice: ");
+        problem(&label, advice, terminal)?;
+    }
     if !found.environment.is_empty() {
         let names: Vec<&str> = found.environment.iter().map(String::as_str).collect();
         let needs = terminal.coloured(Colour::Yellow, "needs from the environment of the host");

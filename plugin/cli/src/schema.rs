@@ -207,7 +207,7 @@ fn write_action(schema: &mut String, id: &str, typed: &Typed) {
     }
     let _infallible = writeln!(
         schema,
-        "  action {} in [call_tool] appliesTo {{\n    principal: [User, Anonymous],\n    resource: \
+        "  action {} in [call_tool] appliesTo {{\n    principal: [User, Client, Anonymous],\n    resource: \
          [Tool],\n    context: {{\n      request: Request,\n      arguments: {},\n    }},\n  }};",
         quoted(id),
         record(&typed.members, "      ")

@@ -299,3 +299,16 @@ fn the_digest_that_check_writes_is_the_one_that_a_configuration_needs() {
         "{report}"
     );
 }
+
+#[test]
+fn actions_that_leave_clients_out_are_advised_on_and_valid() {
+    let (report, code) = check(&fixture("cases/set"));
+    assert_eq!(code, 0);
+    let advice = &report["configurations"][0]["advice"];
+    assert_eq!(advice[0]["path"], "policy.schema");
+    assert!(advice[0]["message"].as_str().unwrap().contains("`bank/pay`, clients"), "{advice}");
+    let output = toolgate(&["check"], &[fixture("cases/set")], None);
+    assert!(String::from_utf8(output.stdout).unwrap().contains("  advice: policy.schema: "));
+    let (report, _) = check(&fixture("../../../../policies"));
+    assert_eq!(report["configurations"][0]["advice"], serde_json::json!([]));
+}

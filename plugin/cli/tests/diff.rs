@@ -127,3 +127,13 @@ fn a_comparison_of_nothing_is_refused() {
         assert!(code == 2 && report["error"].as_str().unwrap().contains("No such file"));
     }
 }
+
+#[test]
+fn a_record_of_a_client_is_asked_again_as_a_client() {
+    let set = fixture("cases/set");
+    let (audit, callers) = (fixture("diff/clients.jsonl"), fixture("diff/clients.yaml"));
+    let (report, code) = compare(&set, &set, &["--audit", &audit, "--callers", &callers]);
+    assert_eq!((code, &report["asked"], &report["changed"]), (0, &json!(2), &json!(0)));
+    // Each is decided on as it was recorded.
+    assert_eq!(report["unfaithful"], json!(0), "{report}");
+}

@@ -171,3 +171,21 @@ fn a_question_that_cannot_be_asked_says_why() {
         assert!(code == 2 && error.contains(part), "{options:?}: {report}");
     }
 }
+
+#[test]
+fn a_tool_that_is_not_declared_for_clients_says_so() {
+    let set = fixture("cases/set");
+    let client = ["--subject", "a", "--as", "client", "--group", "team"];
+    let pay = ["--server", "bank", "--tool", "pay", "--arguments", r#"{"amount": 1}"#];
+    let report = explain(&set, &[&client[..], &pay].concat());
+    assert_eq!(report["principal"], "MCP::Client::\"a\"");
+    assert_eq!((&report["outcome"], &report["listed"]), (&json!("invisible"), &json!(false)));
+    assert_eq!(
+        changes(&report),
+        "policy.schema has MCP::Action::\"bank/pay\" for no caller of type MCP::Client: its \
+         principals would have to list that type"
+    );
+    let connect = ["--server", "bank", "--action", "connect", "--subject", "robot"];
+    assert_eq!(explain(&set, &[&connect[..], &["--as", "client"]].concat())["outcome"], "permit");
+    assert_eq!(explain(&set, &connect)["outcome"], "invisible");
+}

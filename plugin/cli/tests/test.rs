@@ -115,10 +115,10 @@ fn a_policy_that_no_case_exercises_is_named_with_its_place_and_fails_when_it_mus
     let uncovered = &report["sets"][0]["coverage"]["uncovered"];
     let ids: Vec<_> = uncovered.as_array().unwrap().iter().map(|policy| &policy["id"]).collect();
     assert_eq!(ids, ["overflow", "never-asked"]);
-    assert!(uncovered[1]["place"].as_str().unwrap().ends_with("cases/set/some.cedar:13:1"));
+    assert!(uncovered[1]["place"].as_str().unwrap().ends_with("cases/set/some.cedar:16:1"));
     let (told, code) = text(&[&arguments[..], &["--require-coverage"]].concat());
     assert_eq!(code, 1);
-    assert!(told.contains("2 of 4 policies exercised"), "{told}");
+    assert!(told.contains("3 of 5 policies exercised"), "{told}");
 }
 
 #[test]

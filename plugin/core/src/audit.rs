@@ -20,12 +20,13 @@ const ALL: &str = "all";
 const USUAL_BYTES: usize = 1024;
 
 /// The names of all fields, as [`AuditRecord::each_field`] and the JSON have them.
-const FIELDS: [&str; 43] = [
+const FIELDS: [&str; 44] = [
     "record_id",
     "decision",
     "reason",
     "detail",
     "principal",
+    "principal_type",
     "issuer",
     "client",
     "server",
@@ -130,6 +131,9 @@ pub struct AuditRecord {
     /// The caller: subject of the token, or `anonymous`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<Rc<str>>,
+    /// For whom it acts: `user`, `client` for itself, `anonymous`. One name as both is two callers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal_type: Option<&'static str>,
     /// Issuer of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<Rc<str>>,
@@ -304,6 +308,7 @@ impl AuditRecord {
             ("reason", self.reason),
             ("detail", self.detail.as_deref()),
             ("principal", self.principal.as_deref()),
+            ("principal_type", self.principal_type),
             ("issuer", self.issuer.as_deref()),
             ("client", self.client.as_deref()),
             ("server", self.server.as_deref()),
@@ -417,6 +422,7 @@ mod tests {
             reason: Some("x"),
             detail: text(),
             principal: name(),
+            principal_type: Some("x"),
             issuer: name(),
             client: name(),
             server: name(),

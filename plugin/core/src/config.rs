@@ -23,8 +23,8 @@ pub use credentials::{
 };
 pub use identity::{
     ApiKeyConfig, ApiKeysConfig, ClaimsConfig, DeniedConfig, HostHeaderConfig, HostIdentityConfig,
-    IdentityConfig, IntrospectionConfig, IssuerConfig, OAuthProxyConfig, RemoteKeysConfig,
-    ScopesConfig, ServerMetadataConfig,
+    IdentityConfig, IntrospectionConfig, IssuerConfig, KeyPrincipalConfig, OAuthProxyConfig,
+    PrincipalConfig, RemoteKeysConfig, ScopesConfig, ServerMetadataConfig,
 };
 pub use policy_bundle::PolicyBundleConfig;
 pub use sessions::SessionsConfig;

@@ -297,9 +297,10 @@ impl Gateway {
         let caller = asked.head.caller()?;
         let principal = &caller.principal;
         let policies = asked.head.policies()?;
+        let engine = &policies.engine;
         let facts = request_facts(asked, caller, now);
-        let decision = policies.engine.decide(principal, target, &facts);
-        if let Some(shadow) = policies.engine.shadow(principal, target, &facts, &decision) {
+        let decision = engine.decide(principal, target, &facts);
+        if let Some(shadow) = engine.shadow(principal, target, &facts, &decision) {
             audit.note_shadow(shadow);
         }
         let are_enforced = policies.are_enforced();
@@ -311,7 +312,10 @@ impl Gateway {
         match outcome {
             Outcome::Permit => Ok(None),
             Outcome::Approval(needed) => Ok(Some(needed)),
-            Outcome::Deny(Refusal::Invisible) => Err(hidden()),
+            Outcome::Deny(Refusal::Invisible) => {
+                audit.detail = engine.left_out(principal, target).or(audit.detail.take());
+                Err(hidden())
+            }
             Outcome::Deny(Refusal::Arguments { advice }) => {
                 let mut message = "policy refuses these arguments".to_owned();
                 for advice in &advice {

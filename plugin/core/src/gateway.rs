@@ -143,6 +143,12 @@ impl Gateway {
         &self.warnings
     }
 
+    /// What is valid in the policies and may not be meant.
+    #[must_use]
+    pub fn advice(&self) -> Vec<Problem> {
+        self.policies.borrow().engine.advice()
+    }
+
     /// Sets the number that makes the record ids of this worker differ from those of others. It
     /// need not be secret, only different.
     pub fn set_record_seed(&self, seed: u64) {

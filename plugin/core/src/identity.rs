@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 use sha2::{Digest, Sha256};
-use toolgate_policy::{PolicyEngine, Principal, Problem};
+use toolgate_policy::{CallerKind, PolicyEngine, Principal, Problem};
 use toolgate_protocol::headers::Headers;
 use toolgate_protocol::json::Json;
 
@@ -83,10 +83,12 @@ pub(crate) struct Identity {
 pub(crate) struct KnownCaller {
     /// For policy.
     pub(crate) principal: Principal,
+    /// For whom it acts; none for a caller without a token.
+    pub(crate) kind: Option<CallerKind>,
     /// Subject of the token, or `anonymous`.
     pub(crate) subject: Rc<str>,
-    /// Issuer and subject in one: no other principal has the same. What is bound to a principal is
-    /// bound to this.
+    /// Kind, issuer and subject in one, see [`owner`]: no other principal has the same. What is bound to
+    /// a principal is bound to this.
     pub(crate) owner: Rc<str>,
     /// Issuer of the token.
     pub(crate) issuer: Option<Rc<str>>,
@@ -163,6 +165,7 @@ pub(crate) struct ConfiguredCallers {
 fn anonymous(principal: Principal) -> KnownCaller {
     KnownCaller {
         principal,
+        kind: None,
         subject: "anonymous".into(),
         owner: "".into(),
         issuer: None,
@@ -707,7 +710,27 @@ impl Identity {
     }
 }
 
+/// What a principal is known by: two have the same only where kind, issuer and subject are. Issuers are
+/// known texts of the configuration, none of them is empty or holds a line break, and anonymous callers
+/// have the empty text.
+fn owner(kind: CallerKind, issuer: &str, subject: &str) -> Rc<str> {
+    let before = match kind {
+        CallerKind::User => "",
+        CallerKind::Client => "\n",
+    };
+    format!("{before}{issuer}\n{subject}").into()
+}
+
 impl KnownCaller {
+    /// The type of its principal, as records and approvals have it.
+    pub(crate) fn type_name(&self) -> &'static str {
+        match self.kind {
+            Some(CallerKind::User) => "user",
+            Some(CallerKind::Client) => "client",
+            None => "anonymous",
+        }
+    }
+
     fn is_admitted(&self, server: &str) -> bool {
         match &self.admission {
             Admission::Gateway => true,

@@ -255,6 +255,7 @@ impl Gateway {
         let caller =
             self.identity.caller(&head.headers, endpoint, known, &mut tokens, now, audit)?;
         audit.principal = Some(Rc::clone(&caller.subject));
+        audit.principal_type = Some(caller.type_name());
         audit.issuer.clone_from(&caller.issuer);
         audit.client.clone_from(&caller.client);
         // In the modern era the field means nothing and does not go on.

@@ -170,7 +170,7 @@ impl PolicyConfig {
 }
 
 /// Stands for the rules of this crate beside Cedar's. Another text makes everything be checked again.
-const RULES: &str = "toolgate check 1";
+const RULES: &str = "toolgate check 2";
 
 /// One thing that is wrong with a [`PolicyConfig`]. `Display` is one or two lines for a log.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,11 +11,11 @@ use sha2::{Digest, Sha256};
 use toolgate_protocol::json::Json;
 
 use crate::arguments;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Located};
 use crate::config::{MOST_UNCHECKED, PolicyConfig, PolicyMode, PolicyText, Problem, Validation};
 use crate::counters::Counters;
 use crate::decision::{ApprovalNeeded, Approvers, Decision, Outcome, PolicyError, Refusal};
-use crate::index::{Candidate, Index};
+use crate::index::{Action, Candidate, Index};
 use crate::listing::{Listing, Lists};
 use crate::looks::Looks;
 use crate::names;
@@ -40,6 +40,7 @@ pub struct PolicyEngine {
     /// These and the ones in shadow, where there are any.
     pub(crate) with_shadow: Option<Rules>,
     redactions: Vec<Redaction>,
+    without_clients: Vec<String>,
     /// The first policy that asks for approvals.
     approved: Option<Rc<str>>,
     /// How many policies there are, or tools with types where these are more.
@@ -132,6 +133,7 @@ impl PolicyEngine {
                     approved: approved.map(|named| Rc::clone(&named.id)),
                     size: policies.len().max(schema.arguments.len()),
                     redactions: redactions.collect(),
+                    without_clients: schema.without_clients.clone(),
                     version: version(config, &known),
                     mode: config.mode,
                     enforced: rules(&mut policies.iter().filter(decides))?,
@@ -181,6 +183,27 @@ impl PolicyEngine {
             rules.index.actions().chain(literals.map(|uid| uid.id().unescaped()))
         });
         named.chain(self.catalog.tools()).filter_map(names::split_member_id)
+    }
+
+    /// What is valid and may not be meant.
+    #[must_use]
+    pub fn advice(&self) -> Vec<Problem> {
+        const NAMED: usize = 5;
+        let actions = &self.without_clients;
+        if actions.is_empty() {
+            return Vec::new();
+        }
+        let mut named: Vec<String> =
+            actions.iter().take(NAMED).map(|id| format!("`{id}`")).collect();
+        if actions.len() > NAMED {
+            named.push(format!("{} more", actions.len() - NAMED));
+        }
+        let message = format!(
+            "users and anonymous callers may be permitted {}, clients that act for themselves never",
+            named.join(", ")
+        );
+        let help = "write `principal: [User, Client, Anonymous]`, or `[User]` where it is meant so";
+        vec![Problem::new("policy.schema", message).with_help(help)]
     }
 
     /// Whether the policies decide. With [`PolicyMode::Shadow`] whoever asks lets everything go on, and
@@ -348,6 +371,17 @@ impl PolicyEngine {
         shown().unwrap_or(false)
     }
 
+    /// Why `target` exists for no caller like `principal`, whatever policies say: the schema has its
+    /// action for callers of other types. None where that is not so.
+    #[must_use]
+    pub fn left_out(&self, principal: &Principal, target: &Target<'_>) -> Option<String> {
+        let action = action(&self.enforced, target, &self.catalog.locate(target)?)?;
+        let uid = &principal.0.uid;
+        (!action.applies_to(uid)).then(|| {
+            format!("policy.schema has {} for no caller of type {}", action.uid, uid.type_name())
+        })
+    }
+
     /// What is known of `principal` and `target` before the request; None when its server is not one
     /// of the gateway's, or its schema does not have it for callers like `principal`.
     pub(crate) fn standing(
@@ -358,13 +392,7 @@ impl PolicyEngine {
     ) -> Result<Option<Rc<Standing>>, String> {
         rules.standings.of(&principal.0, target, || {
             let Some(located) = self.catalog.locate(target) else { return Ok(None) };
-            // Its own action, if it has one: the id of that contains a separator, as the ids of the
-            // model's actions never do.
-            let own = match target {
-                Target::Tool { .. } => rules.index.action(located.uid.id().unescaped()),
-                _ => None,
-            };
-            let action = own.or_else(|| rules.index.action(target.action()));
+            let action = action(rules, target, &located);
             let Some(action) = action.filter(|action| action.applies_to(&principal.0.uid)) else {
                 return Ok(None);
             };
@@ -404,6 +432,17 @@ impl PolicyEngine {
             Refusal::Invisible
         }))
     }
+}
+
+/// The action that `target` is.
+fn action<'a>(rules: &'a Rules, target: &Target<'_>, located: &Located) -> Option<&'a Rc<Action>> {
+    // Its own, if it has one: the id of that contains a separator, as the ids of the model's actions
+    // never do.
+    let own = match target {
+        Target::Tool { .. } => rules.index.action(located.uid.id().unescaped()),
+        _ => None,
+    };
+    own.or_else(|| rules.index.action(target.action()))
 }
 
 /// Whether some arguments could be permitted: `settled` is what policies say that do not look at

@@ -51,7 +51,7 @@ pub use decision::{
 };
 pub use engine::PolicyEngine;
 pub use outline::{Effect, PolicyOutline};
-pub use principal::{Caller, MAX_MEMBERSHIPS, Principal, PrincipalError};
+pub use principal::{Caller, CallerKind, MAX_MEMBERSHIPS, Principal, PrincipalError};
 pub use request::{Count, RequestFacts, ServerAction, Target};
 
 /// The Cedar schema every policy is validated against, before the configuration's own is added.

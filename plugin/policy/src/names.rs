@@ -39,6 +39,7 @@ macro_rules! entity_types {
 
 entity_types! {
     ANONYMOUS = "MCP::Anonymous";
+    CLIENT = "MCP::Client";
     GATEWAY = "MCP::Gateway";
     GROUP = "MCP::Group";
     PROMPT = "MCP::Prompt";

@@ -15,21 +15,33 @@ use crate::names;
 /// Most groups, most roles and most claims one caller may have.
 pub const MAX_MEMBERSHIPS: usize = 256;
 
+/// For whom a caller with a token acts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CallerKind {
+    /// For a person: `MCP::User`.
+    #[default]
+    User,
+    /// For itself: `MCP::Client`.
+    Client,
+}
+
 /// What a verified token says of the caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// The id of the `MCP::User` entity. Policies name users by it, so no two issuers may be able
-    /// to give the same id to different users.
+    /// For whom it acts. One id as both is two principals.
+    pub kind: CallerKind,
+    /// The id of the `MCP::User` or `MCP::Client` entity. Policies name callers by it, so no two issuers
+    /// may be able to give the same id to different ones.
     pub id: String,
     /// Who says so.
     pub issuer: String,
-    /// The OAuth client that acts for the user.
+    /// The OAuth client that acts for the user, or that the client is.
     pub client: Option<String>,
     /// Ids of the `MCP::Group`s the token names; the groups around these come from configuration.
     pub groups: Vec<String>,
     /// Ids of the `MCP::Role`s the token names.
     pub roles: Vec<String>,
-    /// The claims as text, each a tag of the user.
+    /// The claims as text, each a tag of the caller.
     pub claims: BTreeMap<String, String>,
 }
 
@@ -87,7 +99,11 @@ impl Principal {
                 return Err(PrincipalError::TooMany { what, count });
             }
         }
-        let uid = names::uid(&names::USER, &caller.id);
+        let kind = match caller.kind {
+            CallerKind::User => &names::USER,
+            CallerKind::Client => &names::CLIENT,
+        };
+        let uid = names::uid(kind, &caller.id);
         let mut attributes = HashMap::from([
             ("id".to_owned(), RestrictedExpression::new_string(caller.id.clone())),
             ("issuer".to_owned(), RestrictedExpression::new_string(caller.issuer.clone())),
@@ -103,7 +119,7 @@ impl Principal {
         let member_of = caller.groups.iter().map(|group| names::uid(&names::GROUP, group));
         let roles: HashSet<EntityUid> =
             caller.roles.iter().map(|role| names::uid(&names::ROLE, role)).collect();
-        let user = Entity::new_with_tags(
+        let itself = Entity::new_with_tags(
             uid.clone(),
             attributes,
             member_of.chain(roles.iter().cloned()),
@@ -111,7 +127,7 @@ impl Principal {
         )
         .map_err(|error| PrincipalError::Entity(error.to_string()))?;
 
-        let mut entities = vec![user];
+        let mut entities = vec![itself];
         entities.extend(roles.into_iter().map(Entity::with_uid));
         entities.extend(groups.around(&caller.groups));
         let memberships = entities.iter().map(Entity::uid).collect();

@@ -23,6 +23,9 @@ const MAX_DEPTH: usize = 32;
 /// Most members of one argument type, at all depths together.
 const MAX_MEMBERS: usize = 1_000;
 
+/// The types of callers.
+const CALLERS: [&str; 3] = ["User", "Client", "Anonymous"];
+
 /// What listings need beyond the model: an entity that carries what is known of a request while its
 /// arguments are not (see `listing`). Policies must not name it.
 pub(crate) const LISTING_FACTS: &str = "ListingFacts";
@@ -32,6 +35,8 @@ pub(crate) struct CompiledSchema {
     pub(crate) schema: Schema,
     /// The argument types of the tools that have an action, by action id, which is the tool's id.
     pub(crate) arguments: BTreeMap<String, RecordType>,
+    /// Actions that are for everybody but clients, as only a schema that does not know these has it.
+    pub(crate) without_clients: Vec<String>,
     /// What it was made of, so that a part of it can be.
     parts: Vec<SchemaFragment>,
     added: Option<SchemaFragment>,
@@ -79,18 +84,20 @@ pub(crate) fn compile(
     let parts = vec![base, fragment(&hidden, "base schema")?];
     let mut fragments = parts.clone();
     let mut own = None;
-    let mut arguments = BTreeMap::new();
+    let (mut arguments, mut without_clients) = (BTreeMap::new(), Vec::new());
     let mut problems = Vec::new();
     if let Some(text) = text {
         let added = fragment(text, PATH)?;
         let source = Source::new(PATH, text);
-        arguments = Added { types, source, servers }.read(&added, &mut problems);
+        let mut reader = Added { types, source, servers, without_clients: Vec::new() };
+        arguments = reader.read(&added, &mut problems);
+        without_clients = reader.without_clients;
         own = Some(added.clone());
         fragments.push(added);
     }
     match Schema::from_schema_fragments(fragments) {
         Ok(schema) if problems.is_empty() => {
-            Ok(CompiledSchema { schema, arguments, parts, added: own })
+            Ok(CompiledSchema { schema, arguments, without_clients, parts, added: own })
         }
         Ok(_) => Err(problems),
         Err(error) => {
@@ -171,11 +178,12 @@ struct Added<'a> {
     types: Types,
     source: Source<'a>,
     servers: &'a BTreeSet<&'a str>,
+    without_clients: Vec<String>,
 }
 
 impl Added<'_> {
     fn read(
-        mut self,
+        &mut self,
         fragment: &SchemaFragment,
         problems: &mut Vec<Problem>,
     ) -> BTreeMap<String, RecordType> {
@@ -217,7 +225,7 @@ impl Added<'_> {
                     )
                     .with_help(
                         "an action of a tool reads `action \"server/tool\" in [call_tool] \
-                         appliesTo { principal: [User, Anonymous], resource: [Tool], context: { \
+                         appliesTo { principal: [User, Client, Anonymous], resource: [Tool], context: { \
                          request: Request, arguments: { .. } } };`",
                     ),
                 ),
@@ -228,7 +236,7 @@ impl Added<'_> {
 
     /// The argument type of the tool action `id`.
     fn tool_action(
-        &self,
+        &mut self,
         id: &str,
         action: &Value,
         applies_to: &Value,
@@ -255,10 +263,11 @@ impl Added<'_> {
                 .collect()
         };
         let principals = kinds("principalTypes");
-        if principals.is_empty()
-            || !principals.iter().all(|name| name == "User" || name == "Anonymous")
-        {
-            return Err("its principals are not `User`, `Anonymous` or both".to_owned());
+        if principals.is_empty() || !principals.iter().all(|name| CALLERS.contains(&&**name)) {
+            return Err("its principals are not among `User`, `Client` and `Anonymous`".to_owned());
+        }
+        if principals.len() == 2 && !principals.contains("Client") {
+            self.without_clients.push(id.to_owned());
         }
         if kinds("resourceTypes") != BTreeSet::from(["Tool".to_owned()]) {
             return Err("its resource is not `Tool`".to_owned());

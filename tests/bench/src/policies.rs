@@ -22,7 +22,7 @@ fn config(tools: usize, policies: usize) -> PolicyConfig {
     for tool in 0..tools {
         let _infallible = writeln!(
             schema,
-            "action \"{SERVER}/tool-{tool}\" in [call_tool] appliesTo {{ principal: [User, Anonymous], \
+            "action \"{SERVER}/tool-{tool}\" in [call_tool] appliesTo {{ principal: [User, Client, Anonymous], \
              resource: [Tool], context: {{ request: Request, arguments: {{ invoice: String, amount: Long, \
              reason?: String, urgent?: Bool, tags?: Set<String> }} }} }};"
         );

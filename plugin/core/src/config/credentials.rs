@@ -162,7 +162,8 @@ pub struct KvConfig {
     #[serde(default = "default_version")]
     pub version: u64,
     /// Path of the secret in the engine, without `data/`. Claims of the caller may stand in it:
-    /// `mcp/{sub}/github`; `{sha256(sub)}` for subjects that cannot be part of a path.
+    /// `mcp/{sub}/github`; `{sha256(sub)}` for subjects that cannot be part of a path;
+    /// `{type}` is `user` or `client`.
     pub path: String,
     /// The field of the secret that is the credential: its name, or a JSON pointer (RFC 6901).
     pub field: String,

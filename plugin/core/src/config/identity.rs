@@ -53,6 +53,8 @@ pub struct ApiKeysConfig {
     pub header: Option<String>,
     /// Put before a key's name to name the principal.
     pub principal_prefix: String,
+    /// What those who hold a key are to policies.
+    pub principal: KeyPrincipalConfig,
     /// The keys.
     pub keys: Vec<ApiKeyConfig>,
 }
@@ -277,6 +279,39 @@ pub struct ClaimsConfig {
     pub scopes: Vec<String>,
     /// Further tags of the principal by name; claims of the first level are tags by themselves.
     pub tags: BTreeMap<String, String>,
+    /// What callers are to policies.
+    pub principal: PrincipalConfig,
+    /// Claims that say that a token is a client's own, beside a subject that is the OAuth client: JSON
+    /// pointers, each with the value that says so, or null where it is enough that the claim is there.
+    /// `{"/idtyp": "app"}`, `{"/gty": "client-credentials"}`.
+    pub client_when: BTreeMap<String, Option<String>>,
+}
+
+/// What callers are to policies.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum PrincipalConfig {
+    /// `MCP::Client` where the subject is the OAuth client itself (RFC 9068 section 2.2) or a claim of
+    /// `client_when` says so, otherwise `MCP::User`.
+    #[default]
+    ByToken,
+    /// `MCP::User`, all of them.
+    User,
+    /// `MCP::Client`, all of them: for who vouches for machines only.
+    Client,
+}
+
+/// What those who hold a key are to policies.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum KeyPrincipalConfig {
+    /// `MCP::User`.
+    #[default]
+    User,
+    /// `MCP::Client`.
+    Client,
 }
 
 /// Who is refused although a valid token says otherwise.
@@ -311,7 +346,12 @@ pub struct ScopesConfig {
 
 impl Default for ApiKeysConfig {
     fn default() -> Self {
-        Self { header: None, principal_prefix: "api-key:".into(), keys: Vec::new() }
+        Self {
+            header: None,
+            principal_prefix: "api-key:".into(),
+            principal: KeyPrincipalConfig::default(),
+            keys: Vec::new(),
+        }
     }
 }
 
@@ -324,6 +364,8 @@ impl Default for ClaimsConfig {
             client: vec!["/client_id".into(), "/azp".into()],
             scopes: vec!["/scope".into(), "/scp".into()],
             tags: BTreeMap::new(),
+            principal: PrincipalConfig::default(),
+            client_when: BTreeMap::new(),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! there. In a path it stays one segment that means itself: what could be read as a separator, a step
 //! upwards or an escape is refused, not rewritten, so that no two claims become the same path.
 
+use toolgate_policy::CallerKind;
+
 use crate::audit::digest;
 use crate::identity::KnownCaller;
 
@@ -28,6 +30,8 @@ enum Claim {
     Client,
     /// The token's issuer.
     Issuer,
+    /// For whom the caller acts: `user` or `client`.
+    Type,
 }
 
 /// Why a template cannot be filled in for a caller.
@@ -36,6 +40,9 @@ pub(crate) enum TemplateError {
     /// The caller has no such claim; anonymous ones have none at all.
     #[error("the caller has no claim that the configuration needs")]
     Absent,
+    /// A client would be given what a user of the same name has (RFC 9068 section 5).
+    #[error("the caller is a client, and `{{sub}}` without `{{type}}` names users")]
+    OfUsers,
     /// The claim's value cannot be one segment of a path.
     #[error("a claim of the caller cannot stand in a path")]
     Unsafe,
@@ -66,6 +73,7 @@ impl Template {
                 "sub" => Claim::Subject,
                 "client" => Claim::Client,
                 "iss" => Claim::Issuer,
+                "type" => Claim::Type,
                 _ => return Err(format!("there is no claim {{{name}}}")),
             };
             parts.push(Part::Claim { claim, hashed });
@@ -111,6 +119,14 @@ impl Template {
         caller: &KnownCaller,
         escape: impl Fn(&str) -> Result<String, TemplateError>,
     ) -> Result<String, TemplateError> {
+        let has = |wanted: &Claim| {
+            let of = |part: &Part| matches!(part, Part::Claim { claim, .. } if claim == wanted);
+            self.0.iter().any(of)
+        };
+        let is_client = caller.kind == Some(CallerKind::Client);
+        if is_client && has(&Claim::Subject) && !has(&Claim::Type) {
+            return Err(TemplateError::OfUsers);
+        }
         let mut filled = String::new();
         for part in &self.0 {
             match part {
@@ -136,6 +152,7 @@ impl Claim {
             Self::Subject => Some(&caller.subject),
             Self::Client => caller.client.as_deref(),
             Self::Issuer => Some(issuer),
+            Self::Type => Some(caller.type_name()),
         }
     }
 }

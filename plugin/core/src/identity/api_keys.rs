@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use toolgate_policy::{Caller, PolicyEngine, Problem};
+use toolgate_policy::{Caller, CallerKind, PolicyEngine, Problem};
 
 use super::binding::Binding;
 use super::tokens::TokenDigest;
-use super::{Admission, KnownCaller, Proof};
-use crate::config::{ApiKeyConfig, ApiKeysConfig};
+use super::{Admission, KnownCaller, Proof, owner};
+use crate::config::{ApiKeyConfig, ApiKeysConfig, KeyPrincipalConfig};
 use crate::event::Timestamp;
 
 /// What stands for the issuer of those who hold a key.
@@ -21,6 +21,8 @@ pub(super) struct ApiKeys {
     /// Who holds which.
     keys: Vec<(TokenDigest, ApiKeyConfig)>,
     prefix: String,
+    /// For whom they act.
+    kind: CallerKind,
 }
 
 impl ApiKeys {
@@ -70,7 +72,11 @@ impl ApiKeys {
             let message = format!("{header:?} is not a header for keys");
             report("identity.api_keys.header".into(), message, "for example \"x-api-key\"");
         }
-        Self { header, keys, prefix: config.principal_prefix }
+        let kind = match config.principal {
+            KeyPrincipalConfig::User => CallerKind::User,
+            KeyPrincipalConfig::Client => CallerKind::Client,
+        };
+        Self { header, keys, prefix: config.principal_prefix, kind }
     }
 
     pub(super) fn prefix(&self) -> Option<&str> {
@@ -91,6 +97,7 @@ impl ApiKeys {
         for (index, (digest, key)) in self.keys.iter().enumerate() {
             let subject = format!("{}{}", self.prefix, key.name);
             let caller = Caller {
+                kind: self.kind,
                 id: subject.clone(),
                 issuer: ISSUER.into(),
                 client: None,
@@ -113,7 +120,8 @@ impl ApiKeys {
                     };
                     let caller = KnownCaller {
                         principal,
-                        owner: format!("{ISSUER}\n{subject}").into(),
+                        kind: Some(self.kind),
+                        owner: owner(self.kind, ISSUER, &subject),
                         subject: subject.into(),
                         issuer: Some(ISSUER.into()),
                         client: None,

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use toolgate_policy::{ApprovalNeeded, Approvers, Problem};
+use toolgate_policy::{ApprovalNeeded, Approvers, CallerKind, Problem};
 use toolgate_protocol::json::{Json, Object};
 use toolgate_protocol::jsonrpc::Message;
 
@@ -407,6 +407,9 @@ fn bound(call: &Call<'_>) -> Object {
     let mut principal = Object::default();
     principal.set("iss", Json::from(call.caller.issuer.as_deref().unwrap_or_default()));
     principal.set("sub", Json::from(&*call.caller.subject));
+    if call.caller.kind == Some(CallerKind::Client) {
+        principal.set("type", Json::from(call.caller.type_name()));
+    }
     let mut bound = Object::default();
     bound.set("principal", principal.into());
     bound.set("server", call.server.into());

@@ -76,7 +76,7 @@ pub(super) fn tags(claims: &Json, config: &ClaimsConfig) -> BTreeMap<String, Str
 }
 
 /// Strings as they are, everything else as JSON; null is no claim.
-fn text(value: &Json) -> Option<String> {
+pub(super) fn text(value: &Json) -> Option<String> {
     match value {
         Json::Null => None,
         Json::String(text) => Some(text.clone()),

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use jsonwebtoken::jwk::JwkSet;
-use toolgate_policy::{Caller, PolicyEngine, Problem};
+use toolgate_policy::{Caller, CallerKind, PolicyEngine, Problem};
 use toolgate_protocol::json::Json;
 
 use super::binding::Binding;
@@ -19,8 +19,8 @@ use super::challenge::Refused;
 use super::introspection::Introspection;
 use super::keys::{Keys, algorithm};
 use super::remote_keys::{AtHand, RemoteKeys};
-use super::{Admission, KnownCaller, Proof, Unproven, claims};
-use crate::config::{ClaimsConfig, IssuerConfig};
+use super::{Admission, KnownCaller, Proof, Unproven, claims, owner};
+use crate::config::{ClaimsConfig, IssuerConfig, PrincipalConfig};
 use crate::event::Timestamp;
 use crate::facts::{Facts, Need};
 use crate::secret::{Secret, SecretSource};
@@ -410,12 +410,14 @@ impl Issuer {
 impl Claims {
     /// Checks where claims are looked for. `path` is that of what has them.
     pub(super) fn check(&self, path: &str, problems: &mut Vec<Problem>) {
-        let ClaimsConfig { subject, groups, roles, client, scopes, tags } = &self.config;
+        let ClaimsConfig { subject, groups, roles, client, scopes, tags, principal, client_when } =
+            &self.config;
         for pointer in [subject, groups, roles]
             .into_iter()
             .chain(client)
             .chain(scopes)
             .chain(tags.values())
+            .chain(client_when.keys())
             .filter(|pointer| !pointer.starts_with('/'))
         {
             problems.push(Problem {
@@ -424,6 +426,30 @@ impl Claims {
                 help: Some("begin with a slash: \"/groups\"".into()),
             });
         }
+        if *principal != PrincipalConfig::ByToken && !client_when.is_empty() {
+            problems.push(Problem {
+                path: format!("{path}.claims.client_when"),
+                message: "what callers are does not depend on claims here".into(),
+                help: Some("leave it out, or set `principal` to by_token".into()),
+            });
+        }
+    }
+
+    /// For whom the caller acts of whom verified claims speak.
+    fn kind(&self, claims: &Json, subject: &str, client: Option<&str>) -> CallerKind {
+        let says_client = |(pointer, value): (&String, &Option<String>)| {
+            let claim = claims::pointed(claims, pointer).and_then(claims::text);
+            claim.is_some_and(|claim| value.as_ref().is_none_or(|value| *value == claim))
+        };
+        let is_client = match self.config.principal {
+            PrincipalConfig::User => false,
+            PrincipalConfig::Client => true,
+            // RFC 9068 section 2.2: without a resource owner `sub` is the client's.
+            PrincipalConfig::ByToken => {
+                client == Some(subject) || self.config.client_when.iter().any(says_client)
+            }
+        };
+        if is_client { CallerKind::Client } else { CallerKind::User }
     }
 
     /// The caller that verified claims speak of.
@@ -438,9 +464,11 @@ impl Claims {
             .and_then(Json::as_str)
             .filter(|subject| !subject.is_empty())
             .ok_or_else(|| Refused::invalid("the token has no subject"))?;
-        let subject = format!("{}{subject}", self.prefix);
         let client = claims::first_text(claims, &self.config.client);
+        let kind = self.kind(claims, subject, client.as_deref());
+        let subject = format!("{}{subject}", self.prefix);
         let caller = Caller {
+            kind,
             id: subject.clone(),
             issuer: self.issuer.to_string(),
             client: client.clone(),
@@ -453,8 +481,8 @@ impl Claims {
         })?;
         Ok(KnownCaller {
             principal,
-            // Issuers are known texts of the configuration, and none of them holds a line break.
-            owner: format!("{}\n{subject}", self.issuer).into(),
+            kind: Some(kind),
+            owner: owner(kind, &self.issuer, &subject),
             subject: subject.into(),
             issuer: Some(Rc::clone(&self.issuer)),
             client: client.map(Into::into),

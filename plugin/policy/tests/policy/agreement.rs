@@ -51,6 +51,9 @@ fn policy() -> impl Strategy<Value = String> {
         "principal in MCP::Group::\"bosses\"",
         "principal in MCP::Role::\"auditor\"",
         "principal is MCP::Anonymous",
+        "principal is MCP::Client",
+        "principal == MCP::Client::\"alice\"",
+        "principal is MCP::Client in MCP::Role::\"auditor\"",
         "principal is MCP::User in MCP::Group::\"bankers\"",
     ]);
     let action = one_of(&[
@@ -112,6 +115,8 @@ fn policy() -> impl Strategy<Value = String> {
         "[resource].contains(MCP::Prompt::\"bank/pay\")",
         "principal is MCP::User && principal.hasTag(\"department\") && principal.getTag(\"department\") == \"finance\"",
         "principal is MCP::User && principal has client",
+        "principal is MCP::Client && principal has client && principal.client like \"robot*\"",
+        "principal in MCP::Group::\"tellers\" && principal.id == \"robot\"",
     ]);
     let effect = one_of(&["permit", "permit", "permit", "forbid"]);
     let clause = one_of(&["when", "when", "unless"]);
@@ -392,7 +397,7 @@ fn table(tallies: &BTreeMap<&str, Tally>, sets: usize, policies: usize) -> Strin
     let mut text = format!(
         "# Calls and lists against plain Cedar\n\n\
          Written by a test ([agreement.rs](../plugin/policy/tests/policy/agreement.rs)); do not edit.\n\n\
-         {requests} random requests of four callers, put in random order to {sets} engines with {policies} random\n\
+         {requests} random requests of six callers, put in random order to {sets} engines with {policies} random\n\
          policies between them, and to plain Cedar: its own authoriser over all policies and all entities, its\n\
          own JSON formats, its own check of the request. Policies have scopes of every form, forbids, groups of\n\
          groups, roles, tags, attributes, arguments, facts of the request, and conditions that overflow. Most\n\
@@ -400,7 +405,7 @@ fn table(tallies: &BTreeMap<&str, Tally>, sets: usize, policies: usize) -> Strin
          Every call was answered alike: decision, deciding policies, errors. Everything that plain Cedar would\n\
          permit with some of the tried arguments was listed. What has no typed arguments was listed exactly when\n\
          it was permitted.\n\n\
-         | asked for | requests | permitted | refused | a policy failed | arguments mistyped | listed and callable | listed, not callable with what was tried | not listed | disagreements |\n\
+         | asked for | requests | permitted | refused | a policy failed | arguments or caller of another type | listed and callable | listed, not callable with what was tried | not listed | disagreements |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
     );
     for (kind, tally) in tallies {

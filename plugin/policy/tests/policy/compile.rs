@@ -445,7 +445,7 @@ fn one_wrong_policy_among_many_is_found_and_only_that() {
     let actions: String = (0..tools)
         .map(|tool| {
             format!(
-                "action \"bank/tool-{tool}\" in [\"bank-write\"] appliesTo {{ principal: [User, Anonymous], \
+                "action \"bank/tool-{tool}\" in [\"bank-write\"] appliesTo {{ principal: [User, Client, Anonymous], \
                  resource: [Tool], context: {{ request: Request, arguments: {{ amount: Long }} }} }};\n"
             )
         })

@@ -193,7 +193,7 @@ fn anonymous_gets_what_names_it() {
 #[test]
 fn a_tool_that_is_declared_for_users_does_not_exist_for_anonymous() {
     let config = PolicyConfig {
-        schema: Some(SCHEMA.replace("principal: [User, Anonymous]", "principal: [User]")),
+        schema: Some(SCHEMA.replace("principal: [User, Client, Anonymous]", "principal: [User]")),
         ..config(PERMIT_ALL)
     };
     let engine = PolicyEngine::compile(&config, &servers()).unwrap();

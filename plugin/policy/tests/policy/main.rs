@@ -6,6 +6,7 @@ mod agreement;
 mod approval;
 mod arguments;
 mod checked;
+mod clients;
 mod compile;
 mod counters;
 mod decisions;

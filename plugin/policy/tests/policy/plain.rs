@@ -9,7 +9,7 @@ use cedar_policy::{
     SchemaFragment,
 };
 use serde_json::{Value, json};
-use toolgate_policy::{BASE_SCHEMA, Caller, PolicyEngine, Principal, RequestFacts};
+use toolgate_policy::{BASE_SCHEMA, Caller, CallerKind, PolicyEngine, Principal, RequestFacts};
 
 use crate::support::*;
 
@@ -19,10 +19,15 @@ pub(crate) enum Who {
     Alice,
     Bob,
     Carol,
+    /// A client that acts for itself, with the id of a user.
+    ClientAlice,
+    /// One with groups, roles, claims and a name of its own.
+    Robot,
     Anonymous,
 }
 
-pub(crate) const EVERYBODY: [Who; 4] = [Who::Alice, Who::Bob, Who::Carol, Who::Anonymous];
+pub(crate) const EVERYBODY: [Who; 6] =
+    [Who::Alice, Who::Bob, Who::Carol, Who::ClientAlice, Who::Robot, Who::Anonymous];
 
 impl Who {
     pub(crate) fn principal(self, engine: &PolicyEngine) -> Principal {
@@ -35,6 +40,14 @@ impl Who {
                 ..caller("bob", &["guests"])
             },
             Self::Carol => caller("carol", &["bosses", "bankers"]),
+            Self::ClientAlice => Caller { kind: CallerKind::Client, ..caller("alice", &[]) },
+            Self::Robot => Caller {
+                kind: CallerKind::Client,
+                roles: vec!["auditor".to_owned()],
+                claims: [("department".to_owned(), "finance".to_owned())].into(),
+                client: Some("robot-client".to_owned()),
+                ..caller("robot", &["tellers"])
+            },
             Self::Anonymous => return engine.anonymous(),
         };
         engine.principal(&caller).unwrap()
@@ -45,16 +58,22 @@ impl Who {
             Self::Alice => uid("User", "alice"),
             Self::Bob => uid("User", "bob"),
             Self::Carol => uid("User", "carol"),
+            Self::ClientAlice => uid("Client", "alice"),
+            Self::Robot => uid("Client", "robot"),
             Self::Anonymous => uid("Anonymous", "anonymous"),
         }
     }
 
     fn entities(self) -> Vec<Value> {
-        let user = |id: &str, mut attributes: Value, parents: Value, tags: Value| {
+        let caller = |kind: &str, id: &str, mut attributes: Value, parents: Value, tags: Value| {
             attributes["id"] = json!(id);
             attributes["issuer"] = json!("https://idp.example");
-            json!({"uid": uid("User", id), "attrs": attributes, "parents": parents, "tags": tags})
+            json!({"uid": uid(kind, id), "attrs": attributes, "parents": parents, "tags": tags})
         };
+        let user = |id: &str, attributes: Value, parents: Value, tags: Value| {
+            caller("User", id, attributes, parents, tags)
+        };
+        let auditor = || json!({"uid": uid("Role", "auditor"), "attrs": {}, "parents": []});
         match self {
             Self::Alice => {
                 vec![user("alice", json!({}), json!([uid("Group", "tellers")]), json!({}))]
@@ -66,7 +85,7 @@ impl Who {
                     json!([uid("Group", "guests"), uid("Role", "auditor")]),
                     json!({"department": "finance"}),
                 ),
-                json!({"uid": uid("Role", "auditor"), "attrs": {}, "parents": []}),
+                auditor(),
                 json!({"uid": uid("Group", "guests"), "attrs": {}, "parents": []}),
             ],
             Self::Carol => vec![
@@ -77,6 +96,17 @@ impl Who {
                     json!({}),
                 ),
                 json!({"uid": uid("Group", "bosses"), "attrs": {}, "parents": []}),
+            ],
+            Self::ClientAlice => vec![caller("Client", "alice", json!({}), json!([]), json!({}))],
+            Self::Robot => vec![
+                caller(
+                    "Client",
+                    "robot",
+                    json!({"client": "robot-client"}),
+                    json!([uid("Group", "tellers"), uid("Role", "auditor")]),
+                    json!({"department": "finance"}),
+                ),
+                auditor(),
             ],
             Self::Anonymous => Vec::new(),
         }

@@ -21,7 +21,7 @@ namespace MCP {
   type Line = { amount: Long };
   action "bank-write" in [call_tool];
   action "bank/pay" in ["bank-write"] appliesTo {
-    principal: [User, Anonymous], resource: [Tool],
+    principal: [User, Client, Anonymous], resource: [Tool],
     context: { request: Request, arguments: { to: String, amount: Long, memo?: String } },
   };
   action "bank/book" in [call_tool] appliesTo {
@@ -31,7 +31,7 @@ namespace MCP {
       extra?: { __entity?: String, __extn?: { fn?: String, arg?: String }, type?: String } } },
   };
   action "files/read" in [call_tool] appliesTo {
-    principal: [User, Anonymous], resource: [Tool],
+    principal: [User, Client, Anonymous], resource: [Tool],
     context: { request: Request, arguments: { path: String } },
   };
 }"#;
