@@ -4,12 +4,9 @@
 //! that what is said of it is what the filter's engine does with it. Not here: what follows from all of
 //! them together (`explain`).
 
-use cedar_policy::{
-    ActionConstraint, EntityUid, Policy, PrincipalConstraint, ResourceConstraint, Schema,
-    SchemaFragment,
-};
+use cedar_policy::{ActionConstraint, EntityUid, Policy, PrincipalConstraint, ResourceConstraint};
 use serde::Serialize;
-use toolgate_policy::{BASE_SCHEMA, Effect, PolicyOutline};
+use toolgate_policy::{Effect, PolicyOutline};
 
 use crate::policy_set::PolicySet;
 use crate::question::{Question, What, Word};
@@ -86,7 +83,7 @@ pub(crate) fn of(question: &Question, set: &PolicySet) -> Result<Vec<Concerned>,
     Ok(found)
 }
 
-/// Action and resource of a question, with everything they lie in.
+/// Action and resource of a question, with everything they lie in, themselves first.
 struct Scope {
     actions: Vec<EntityUid>,
     resources: Vec<EntityUid>,
@@ -98,19 +95,8 @@ impl Scope {
             let kind = kind.parse().map_err(|error| format!("{kind}: {error}"))?;
             Ok(EntityUid::from_type_name_and_id(kind, cedar_policy::EntityId::new(id)))
         };
-        let texts = [Some(BASE_SCHEMA), set.config.schema.as_deref()];
-        let mut fragments = Vec::new();
-        for text in texts.into_iter().flatten() {
-            let (fragment, _) =
-                SchemaFragment::from_cedarschema_str(text).map_err(|error| error.to_string())?;
-            fragments.push(fragment);
-        }
-        let schema = Schema::from_schema_fragments(fragments).map_err(|error| error.to_string())?;
-        let action = uid("MCP::Action", &question.action(set))?;
-        let entities = schema.action_entities().map_err(|error| error.to_string())?;
-        let mut actions: Vec<EntityUid> =
-            entities.ancestors(&action).into_iter().flatten().cloned().collect();
-        actions.push(action);
+        let actions = question.actions(set).into_iter().map(|id| uid("MCP::Action", &id));
+        let actions = actions.collect::<Result<Vec<EntityUid>, String>>()?;
         let (kind, id) = question.resource();
         let mut resources = vec![uid(kind, &id)?, uid("MCP::Gateway", "toolgate")?];
         if !matches!(question.what, What::Server(_)) {
@@ -124,7 +110,7 @@ impl Scope {
         let [resource, ..] = &self.resources[..] else { return false };
         let action = match policy.action_constraint() {
             ActionConstraint::Any => true,
-            ActionConstraint::Eq(action) => self.actions.last() == Some(&action),
+            ActionConstraint::Eq(action) => self.actions.first() == Some(&action),
             ActionConstraint::In(groups) => groups.iter().any(|group| self.actions.contains(group)),
         };
         action

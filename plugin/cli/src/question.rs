@@ -258,13 +258,7 @@ impl Question {
                 (principal, &token.scopes[..])
             }
         };
-        let server = &*self.server;
-        let target = match &self.what {
-            What::Server(action) => Target::Server(server, (*action).into()),
-            What::Tool { name, arguments } => Target::Tool { server, name, arguments },
-            What::Prompt(name) => Target::Prompt { server, name },
-            What::Resource(uri) => Target::Resource { server, uri },
-        };
+        let target = self.target();
         let request = &self.request;
         let calls = self.counts(set)?;
         let facts = RequestFacts {
@@ -297,14 +291,23 @@ impl Question {
 
     /// The Cedar action that `set` has for it, without its namespace and type.
     pub(crate) fn action(&self, set: &PolicySet) -> String {
+        let own = self.actions(set).into_iter().next();
+        // Of a server that is not there.
+        own.unwrap_or_else(|| "none".to_owned())
+    }
+
+    /// This and all groups that it lies in.
+    pub(crate) fn actions(&self, set: &PolicySet) -> Vec<String> {
+        set.engine.actions(&self.target()).into_iter().map(str::to_owned).collect()
+    }
+
+    fn target(&self) -> Target<'_> {
+        let server = &*self.server;
         match &self.what {
-            What::Server(action) => action.as_str().to_owned(),
-            What::Prompt(_) => "get_prompt".to_owned(),
-            What::Resource(_) => "read_resource".to_owned(),
-            What::Tool { name, .. } if set.is_typed(&self.server, name) => {
-                format!("{}/{name}", self.server)
-            }
-            What::Tool { .. } => "call_tool".to_owned(),
+            What::Server(action) => Target::Server(server, (*action).into()),
+            What::Tool { name, arguments } => Target::Tool { server, name, arguments },
+            What::Prompt(name) => Target::Prompt { server, name },
+            What::Resource(uri) => Target::Resource { server, uri },
         }
     }
 

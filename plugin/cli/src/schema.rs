@@ -156,7 +156,9 @@ fn make(servers: &BTreeMap<&str, Vec<Value>>) -> Made {
     let mut schema =
         "// The types of tools' arguments, made by `toolgate schema` from what the servers \
                       say of their tools.\n// Review them before they are put in force: what is \
-                      declared here is what policies can rely on.\nnamespace MCP {\n"
+                      declared here is what policies can rely on. Put what `--entities` writes \
+                      into the entities:\n// by these a tool only reads or may destroy \
+                      something.\nnamespace MCP {\n"
             .to_owned();
     let mut made = Made {
         schema: String::new(),
@@ -183,7 +185,7 @@ fn make(servers: &BTreeMap<&str, Vec<Value>>) -> Made {
             match typing::of_tool(tool.get("inputSchema").unwrap_or(&Value::Null)) {
                 Ok(typed) => {
                     made.typed += 1;
-                    write_action(&mut schema, &id, &typed);
+                    write_action(&mut schema, &id, &typed, group(tool.get("annotations")));
                     typed.warnings.into_iter().for_each(warn);
                 }
                 Err(reason) => {
@@ -200,14 +202,25 @@ fn make(servers: &BTreeMap<&str, Vec<Value>>) -> Made {
     Made { schema, ..made }
 }
 
-fn write_action(schema: &mut String, id: &str, typed: &Typed) {
+/// The group that the action of a tool with these annotations lies in, as the entities say it that are
+/// made of them.
+fn group(annotations: Option<&Value>) -> &'static str {
+    let hint = |name: &str| annotations.and_then(|hints| hints.get(name)?.as_bool());
+    match (hint("readOnlyHint"), hint("destructiveHint")) {
+        (Some(true), _) => "call_read_only_tool",
+        (_, Some(false)) => "call_tool",
+        _ => "call_destructive_tool",
+    }
+}
+
+fn write_action(schema: &mut String, id: &str, typed: &Typed, group: &str) {
     schema.push('\n');
     for warning in &typed.warnings {
         let _infallible = writeln!(schema, "  // {}", plain(warning));
     }
     let _infallible = writeln!(
         schema,
-        "  action {} in [call_tool] appliesTo {{\n    principal: [User, Client, Anonymous],\n    resource: \
+        "  action {} in [{group}] appliesTo {{\n    principal: [User, Client, Anonymous],\n    resource: \
          [Tool],\n    context: {{\n      request: Request,\n      arguments: {},\n    }},\n  }};",
         quoted(id),
         record(&typed.members, "      ")

@@ -11,6 +11,7 @@ use cedar_policy::{Entities, Entity, EntityTypeName, EntityUid, Schema};
 use cedar_policy_core::ast;
 use serde_json::{Map, Value, json};
 
+use crate::call_kind::{self, CallKind};
 use crate::closure::{Closed, closed};
 use crate::config::Problem;
 use crate::names;
@@ -28,6 +29,8 @@ pub(crate) struct Catalog {
     servers: HashMap<String, Server>,
     /// Configured tools by entity id; all others have the defaults.
     tools: HashMap<String, Closed>,
+    /// What calls of these are.
+    kinds: HashMap<String, CallKind>,
 }
 
 /// A server, alone and with what it lies in.
@@ -124,7 +127,7 @@ impl Catalog {
         if !problems.is_empty() {
             return Err(problems);
         }
-        Self::close(groups, declared_servers, tools)
+        Self::close(groups, declared_servers, tools, call_kind::of_tools(entities))
             .map_err(|message| vec![Problem::new("policy.entities", message)])
     }
 
@@ -133,6 +136,7 @@ impl Catalog {
         groups: Groups,
         declared_servers: HashMap<String, Entity>,
         declared_tools: Vec<(String, Entity)>,
+        kinds: HashMap<String, CallKind>,
     ) -> Result<Self, String> {
         let gateway = names::uid(&names::GATEWAY, names::GATEWAY_ID);
         let mut servers = HashMap::new();
@@ -148,12 +152,17 @@ impl Catalog {
                 closed([entity, server.entity.clone(), Entity::with_uid(gateway.clone())])?;
             tools.insert(id, closed);
         }
-        Ok(Self { groups, gateway, servers, tools })
+        Ok(Self { groups, gateway, servers, tools, kinds })
     }
 
     /// The ids of the tools that the configuration describes.
     pub(crate) fn tools(&self) -> impl Iterator<Item = &str> {
         self.tools.keys().map(String::as_str)
+    }
+
+    /// What a call of the tool with this id is.
+    pub(crate) fn kind(&self, id: &str) -> CallKind {
+        self.kinds.get(id).copied().unwrap_or(CallKind::UNSAID)
     }
 
     /// The entities of `target`, unless its server is not one of the gateway's.

@@ -8,6 +8,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::call_kind;
+
 /// The `policy` part of the gateway's configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -155,6 +157,13 @@ impl PolicyConfig {
         field(crate::BASE_SCHEMA);
         field(if self.schema.is_some() { "schema" } else { "no schema" });
         field(self.schema.as_deref().unwrap_or_default());
+        // Which group the action of a tool lies in follows from the tool's entity.
+        let kinds: BTreeMap<_, _> = call_kind::of_tools(&self.entities).into_iter().collect();
+        for (id, kind) in kinds {
+            field("tool");
+            field(&id);
+            field(kind.action());
+        }
         // Their names are types, what they count is not.
         for name in self.counters.keys() {
             field("counter");

@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 use toolgate_protocol::json::Json;
 
 use crate::arguments;
-use crate::catalog::{Catalog, Located};
+use crate::call_kind;
+use crate::catalog::Catalog;
 use crate::config::{MOST_UNCHECKED, PolicyConfig, PolicyMode, PolicyText, Problem, Validation};
 use crate::counters::Counters;
 use crate::decision::{ApprovalNeeded, Approvers, Decision, Outcome, PolicyError, Refusal};
@@ -103,7 +104,9 @@ impl PolicyEngine {
             problems.extend(found);
             Counters::default()
         });
-        let schema = match schema::compile(config.schema.as_deref(), &known, &counters.names()) {
+        let kinds = call_kind::of_tools(&config.entities);
+        let text = config.schema.as_deref();
+        let schema = match schema::compile(text, &known, &counters.names(), &kinds) {
             Ok(schema) => schema,
             Err(found) => {
                 problems.extend(found);
@@ -233,8 +236,7 @@ impl PolicyEngine {
             return None;
         }
         let index = &self.enforced.index;
-        let own = index.action(&names::member_id(server, tool));
-        let action = own.or_else(|| index.action("call_tool"))?;
+        let action = self.call_of(index, &names::member_id(server, tool))?;
         let mut concerned =
             self.redactions.iter().filter(|it| it.concerns(action, server, tool)).peekable();
         concerned.peek()?;
@@ -375,7 +377,7 @@ impl PolicyEngine {
     /// action for callers of other types. None where that is not so.
     #[must_use]
     pub fn left_out(&self, principal: &Principal, target: &Target<'_>) -> Option<String> {
-        let action = action(&self.enforced, target, &self.catalog.locate(target)?)?;
+        let action = self.action(&self.enforced.index, target)?;
         let uid = &principal.0.uid;
         (!action.applies_to(uid)).then(|| {
             format!("policy.schema has {} for no caller of type {}", action.uid, uid.type_name())
@@ -392,13 +394,36 @@ impl PolicyEngine {
     ) -> Result<Option<Rc<Standing>>, String> {
         rules.standings.of(&principal.0, target, || {
             let Some(located) = self.catalog.locate(target) else { return Ok(None) };
-            let action = action(rules, target, &located);
+            let action = self.action(&rules.index, target);
             let Some(action) = action.filter(|action| action.applies_to(&principal.0.uid)) else {
                 return Ok(None);
             };
             let (principal, action) = (Rc::clone(&principal.0), Rc::clone(action));
             Standing::new(principal, action, located, &rules.index).map(Some)
         })
+    }
+
+    /// The ids of the action that `target` is and of all groups around it, its own first; none for what is
+    /// no server's.
+    #[must_use]
+    pub fn actions(&self, target: &Target<'_>) -> Vec<&str> {
+        let action = self.action(&self.enforced.index, target);
+        let action = action.filter(|_| self.catalog.locate(target).is_some());
+        action.map(|action| action.ids().collect()).unwrap_or_default()
+    }
+
+    /// The action that `target` is.
+    fn action<'a>(&self, index: &'a Index, target: &Target<'_>) -> Option<&'a Rc<Action>> {
+        match target.action() {
+            Some(id) => index.action(id),
+            None => self.call_of(index, &names::member_id(target.server(), target.name()?)),
+        }
+    }
+
+    /// The action of a call of the tool with this id: its own, if it has one, since the id of that contains a
+    /// separator, as the ids of the model's actions never do.
+    fn call_of<'a>(&self, index: &'a Index, id: &str) -> Option<&'a Rc<Action>> {
+        index.action(id).or_else(|| index.action(self.catalog.kind(id).action()))
     }
 
     /// `refusal` for a caller that may know of the tool, else what it may know. `refusal` is given the
@@ -432,17 +457,6 @@ impl PolicyEngine {
             Refusal::Invisible
         }))
     }
-}
-
-/// The action that `target` is.
-fn action<'a>(rules: &'a Rules, target: &Target<'_>, located: &Located) -> Option<&'a Rc<Action>> {
-    // Its own, if it has one: the id of that contains a separator, as the ids of the model's actions
-    // never do.
-    let own = match target {
-        Target::Tool { .. } => rules.index.action(located.uid.id().unescaped()),
-        _ => None,
-    };
-    own.or_else(|| rules.index.action(target.action()))
 }
 
 /// Whether some arguments could be permitted: `settled` is what policies say that do not look at

@@ -138,6 +138,11 @@ impl Action {
         self.memberships.contains(group)
     }
 
+    /// The ids of itself and of all groups around it, its own first.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.memberships.iter().map(|uid| uid.id().unescaped())
+    }
+
     /// What partial evaluation says of `candidate`, from memory where that is the same for everybody.
     /// `ask` is told whether it is.
     ///

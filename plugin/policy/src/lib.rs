@@ -16,6 +16,7 @@
 
 mod annotations;
 mod arguments;
+mod call_kind;
 mod catalog;
 mod closure;
 mod config;

@@ -15,6 +15,7 @@ use cedar_policy::{
 use miette::Diagnostic;
 
 use crate::annotations::{self, Annotations};
+use crate::call_kind::CallKind;
 use crate::config::{MOST_UNCHECKED, PolicyText, Problem, Validation};
 use crate::names;
 use crate::redaction;
@@ -135,14 +136,14 @@ fn check_names(
     problems: &mut Vec<Problem>,
 ) {
     if let ActionConstraint::Eq(action) = policy.action_constraint()
-        && action.id().unescaped() == "call_tool"
+        && CallKind::with_action(action.id().unescaped()).is_some()
     {
         problems.push(
             Problem::new(
                 path,
                 format!("for policy `{id}`, `action ==` misses tools with an action of their own"),
             )
-            .with_help("write `action in MCP::Action::\"call_tool\"`"),
+            .with_help(format!("write `action in {action}`")),
         );
     }
     for uid in policy.entity_literals() {
@@ -234,7 +235,9 @@ fn check_approval(
     };
     let is_call = |uid: &EntityUid| {
         let id = uid.id().unescaped();
-        id == "call_tool" || names::split_member_id(id).is_some() || schema.is_within_calls(uid)
+        CallKind::with_action(id).is_some()
+            || names::split_member_id(id).is_some()
+            || schema.is_within_calls(uid)
     };
     let of_calls = match policy.action_constraint() {
         ActionConstraint::Any => false,

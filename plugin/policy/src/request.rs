@@ -88,15 +88,24 @@ pub struct Count {
 }
 
 impl Target<'_> {
-    /// The action of the model that it is, which a tool may have one of its own for.
-    pub(crate) fn action(&self) -> &'static str {
-        match self {
+    /// The action of the model that it is; None for a call of a tool, of which there are several.
+    pub(crate) fn action(&self) -> Option<&'static str> {
+        Some(match self {
             Self::Server(_, ServerAction::Connect) => "connect",
             Self::Server(_, ServerAction::SetLogLevel) => "set_log_level",
             Self::Server(_, ServerAction::UseTasks) => "use_tasks",
-            Self::Tool { .. } => "call_tool",
+            Self::Tool { .. } => return None,
             Self::Prompt { .. } => "get_prompt",
             Self::Resource { .. } => "read_resource",
+        })
+    }
+
+    /// The name or URI of what is asked for at the server; None for the server itself.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Server(..) => None,
+            Self::Tool { name, .. } | Self::Prompt { name, .. } => Some(name),
+            Self::Resource { uri, .. } => Some(uri),
         }
     }
 

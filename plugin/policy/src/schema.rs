@@ -3,13 +3,14 @@
 //! The configuration may add actions and common types, nothing else: entities and contexts of the
 //! model mean the same in every configuration. Not here: policies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use cedar_policy::{EntityUid, Schema, SchemaFragment};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{ArgumentType, Member, RecordType};
+use crate::call_kind::CallKind;
 use crate::config::Problem;
 use crate::names;
 use crate::source::{self, Source};
@@ -74,6 +75,7 @@ pub(crate) fn compile(
     text: Option<&str>,
     servers: &BTreeSet<&str>,
     counters: &[Rc<str>],
+    kinds: &HashMap<String, CallKind>,
 ) -> Result<CompiledSchema, Vec<Problem>> {
     let hidden = format!(
         "namespace {0} {{ entity {LISTING_FACTS} = {{ request: Request }}; }}",
@@ -82,20 +84,33 @@ pub(crate) fn compile(
     let base = base(counters)?;
     let types = Types::of(&base)?;
     let parts = vec![base, fragment(&hidden, "base schema")?];
-    let mut fragments = parts.clone();
+    let (mut fragments, mut written) = (parts.clone(), parts.clone());
     let mut own = None;
     let (mut arguments, mut without_clients) = (BTreeMap::new(), Vec::new());
     let mut problems = Vec::new();
     if let Some(text) = text {
         let added = fragment(text, PATH)?;
         let source = Source::new(PATH, text);
-        let mut reader = Added { types, source, servers, without_clients: Vec::new() };
+        let mut reader = Added {
+            types,
+            source,
+            servers,
+            kinds,
+            without_clients: Vec::new(),
+            unplaced: Vec::new(),
+        };
         arguments = reader.read(&added, &mut problems);
         without_clients = reader.without_clients;
-        own = Some(added.clone());
-        fragments.push(added);
+        let placed = placed(&added, &reader.unplaced)?;
+        own = Some(placed.clone());
+        fragments.push(placed);
+        // What Cedar says of the text as it is written has a place in it.
+        written.push(added);
     }
-    match Schema::from_schema_fragments(fragments) {
+    let schema = Schema::from_schema_fragments(fragments);
+    let schema =
+        schema.map_err(|error| Schema::from_schema_fragments(written).err().unwrap_or(error));
+    match schema {
         Ok(schema) if problems.is_empty() => {
             Ok(CompiledSchema { schema, arguments, without_clients, parts, added: own })
         }
@@ -178,7 +193,10 @@ struct Added<'a> {
     types: Types,
     source: Source<'a>,
     servers: &'a BTreeSet<&'a str>,
+    kinds: &'a HashMap<String, CallKind>,
     without_clients: Vec<String>,
+    /// Actions that lie in none of the groups that say what a call is, and the one where they belong.
+    unplaced: Vec<(String, &'static str)>,
 }
 
 impl Added<'_> {
@@ -217,14 +235,17 @@ impl Added<'_> {
                 continue; // It only groups others.
             };
             match self.tool_action(id, action, applies_to, &actions) {
-                Ok(members) => _ = arguments.insert(id.clone(), members),
+                Ok(members) => {
+                    problems.extend(self.place(id, action, &actions).err());
+                    arguments.insert(id.clone(), members);
+                }
                 Err(message) => problems.push(
                     Problem::new(
                         self.source.path_of(&format!("\"{id}\"")),
                         format!("action `{id}`: {message}"),
                     )
                     .with_help(
-                        "an action of a tool reads `action \"server/tool\" in [call_tool] \
+                        "an action of a tool reads `action \"server/tool\" in [call_destructive_tool] \
                          appliesTo { principal: [User, Client, Anonymous], resource: [Tool], context: { \
                          request: Request, arguments: { .. } } };`",
                     ),
@@ -250,7 +271,9 @@ impl Added<'_> {
             }
             _ => return Err("the id is not of the form `server/tool`".to_owned()),
         }
-        if !is_call(action, actions, 0) {
+        let mut groups = BTreeSet::new();
+        calls(action, actions, 0, &mut groups);
+        if groups.is_empty() {
             return Err("it does not lie in `call_tool`".to_owned());
         }
         let kinds = |key: &str| -> BTreeSet<String> {
@@ -274,6 +297,43 @@ impl Added<'_> {
         }
         let context = applies_to.get("context").ok_or("it has no context")?;
         self.context(context)
+    }
+
+    /// Finds out whether the action of a tool lies in the group that the tool's entity makes it one of.
+    ///
+    /// # Errors
+    /// The problem when it lies in another.
+    fn place(
+        &mut self,
+        id: &str,
+        action: &Value,
+        actions: &BTreeMap<String, Value>,
+    ) -> Result<(), Problem> {
+        let kind = self.kinds.get(id).copied().unwrap_or(CallKind::UNSAID);
+        let mut groups = BTreeSet::new();
+        calls(action, actions, 0, &mut groups);
+        let wrong = groups.iter().find_map(|group| {
+            CallKind::with_action(group).filter(|other| ![kind, CallKind::Other].contains(other))
+        });
+        if let Some(wrong) = wrong {
+            let message = format!(
+                "action `{id}`: it lies in `{}`, and by `policy.entities` the tool is one of `{}`",
+                wrong.action(),
+                kind.action()
+            );
+            let help = format!(
+                "write `in [{}]`, or say in entities what the tool does: {{\"uid\": {{\"type\": \
+                 \"MCP::Tool\", \"id\": {id:?}}}, \"attrs\": {{{}}}}}",
+                kind.action(),
+                wrong.hints()
+            );
+            let path = self.source.path_of(&format!("\"{id}\""));
+            return Err(Problem::new(path, message).with_help(help));
+        }
+        if !groups.contains(kind.action()) {
+            self.unplaced.push((id.to_owned(), kind.action()));
+        }
+        Ok(())
     }
 
     /// The arguments in the context of an action.
@@ -374,14 +434,46 @@ impl Added<'_> {
     }
 }
 
-/// Whether `action` lies in `call_tool`, directly or through groups of the same text.
-fn is_call(action: &Value, actions: &BTreeMap<String, Value>, depth: usize) -> bool {
+/// The model's actions for calls of tools that `action` lies in, directly or through groups of the same
+/// text.
+fn calls<'a>(
+    action: &'a Value,
+    actions: &'a BTreeMap<String, Value>,
+    depth: usize,
+    found: &mut BTreeSet<&'a str>,
+) {
     let parents = action.get("memberOf").and_then(Value::as_array);
-    parents.into_iter().flatten().filter_map(|parent| parent.get("id")?.as_str()).any(|id| {
-        id == "call_tool"
-            || depth < MAX_DEPTH
-                && actions.get(id).is_some_and(|group| is_call(group, actions, depth + 1))
-    })
+    for id in parents.into_iter().flatten().filter_map(|parent| parent.get("id")?.as_str()) {
+        if CallKind::with_action(id).is_some() {
+            found.insert(id);
+        } else if depth < MAX_DEPTH
+            && let Some(group) = actions.get(id)
+        {
+            calls(group, actions, depth + 1, found);
+        }
+    }
+}
+
+/// `fragment` with each of these actions in the group beside it.
+fn placed(
+    fragment: &SchemaFragment,
+    unplaced: &[(String, &'static str)],
+) -> Result<SchemaFragment, Vec<Problem>> {
+    if unplaced.is_empty() {
+        return Ok(fragment.clone());
+    }
+    let failed = |message: String| vec![Problem::new(PATH, message)];
+    let mut json = fragment.clone().to_json_value().map_err(|error| failed(error.to_string()))?;
+    for (id, group) in unplaced {
+        let action = json.get_mut(names::NAMESPACE).and_then(|ours| ours.get_mut("actions"));
+        let action = action.and_then(|actions| actions.get_mut(id)?.as_object_mut());
+        let within = action.map(|action| action.entry("memberOf").or_insert_with(|| json!([])));
+        match within.and_then(Value::as_array_mut) {
+            Some(groups) => groups.push(json!({"id": group})),
+            None => return Err(failed(format!("action `{id}` cannot be put into `{group}`"))),
+        }
+    }
+    SchemaFragment::from_json_value(json).map_err(|error| failed(error.to_string()))
 }
 
 /// Whether `applies_to` names any type: of an action that only groups others Cedar writes none.

@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use crate::call_kind::CallKind;
 use crate::catalog::Catalog;
 use crate::index::Index;
 use crate::names;
@@ -25,8 +26,10 @@ const MOST_BYTES: usize = 32 << 20;
 /// Longest name of a target that is remembered by, in bytes.
 const MOST_NAME: usize = 2048;
 
-/// The actions on tools, prompts and resources.
-const MEMBERS: [&str; 3] = ["call_tool", "get_prompt", "read_resource"];
+/// The actions on the tools, prompts and resources of which the configuration says nothing, with what
+/// stands for them in keys.
+const MEMBERS: [(u8, &str); 3] =
+    [(b't', CallKind::UNSAID.action()), (b'p', "get_prompt"), (b'r', "read_resource")];
 
 /// Everything that was asked for recently.
 #[derive(Debug)]
@@ -34,8 +37,8 @@ pub(crate) struct Standings {
     recent: RefCell<Recent<Rc<Standing>>>,
     /// Kind and id of every tool, prompt and resource that the configuration tells from others.
     distinct: HashSet<Box<[u8]>>,
-    /// Actions whose policies tell even those apart that the configuration does not name.
-    told_apart: Vec<&'static str>,
+    /// Those of [`MEMBERS`] whose policies tell even those apart that the configuration does not name.
+    told_apart: Vec<u8>,
     /// Where keys are written, kept for the next one.
     key: RefCell<Vec<u8>>,
 }
@@ -58,7 +61,11 @@ impl Standings {
         Self {
             recent: RefCell::new(Recent::new(MOST_BYTES)),
             distinct,
-            told_apart: MEMBERS.into_iter().filter(|id| index.looks_at_names(id)).collect(),
+            told_apart: MEMBERS
+                .into_iter()
+                .filter(|(_, action)| index.looks_at_names(action))
+                .map(|(kind, _)| kind)
+                .collect(),
             key: RefCell::default(),
         }
     }
@@ -101,7 +108,7 @@ impl Standings {
             key.push(b'/');
             key.extend_from_slice(name.as_bytes());
             let id = key.get(prefix..).unwrap_or_default();
-            if !self.told_apart.contains(&target.action()) && !self.distinct.contains(id) {
+            if !self.told_apart.contains(&kind) && !self.distinct.contains(id) {
                 key.truncate(class);
             }
         }

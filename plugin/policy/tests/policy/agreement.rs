@@ -62,6 +62,9 @@ fn policy() -> impl Strategy<Value = String> {
         "action in MCP::Action::\"mcp\"",
         "action in MCP::Action::\"call_tool\"",
         "action in MCP::Action::\"bank-write\"",
+        "action in MCP::Action::\"call_read_only_tool\"",
+        "action in MCP::Action::\"call_destructive_tool\"",
+        "action in [MCP::Action::\"call_read_only_tool\", MCP::Action::\"get_prompt\", MCP::Action::\"bank-write\"]",
         "action == MCP::Action::\"bank/pay\"",
         "action == MCP::Action::\"files/read\"",
         "action in [MCP::Action::\"bank/pay\", MCP::Action::\"files/read\"]",
@@ -107,6 +110,7 @@ fn policy() -> impl Strategy<Value = String> {
         "[context.request].contains(context.request)",
         // Neither.
         "action in MCP::Action::\"bank-write\"",
+        "action in MCP::Action::\"call_destructive_tool\" || context.request.scopes.contains(\"s\")",
         "resource is MCP::Tool && resource.read_only",
         "resource is MCP::Tool && resource.server has region && resource.server.region == \"eu\"",
         "resource is MCP::Tool && resource.name like \"*t*\"",

@@ -5,6 +5,7 @@
 mod agreement;
 mod approval;
 mod arguments;
+mod call_kinds;
 mod checked;
 mod clients;
 mod compile;

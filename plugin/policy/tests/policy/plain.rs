@@ -116,6 +116,23 @@ impl Who {
 /// What is asked for, by kind: `("Tool", "bank/pay")`, `("connect", "bank")`.
 pub(crate) type Thing = (&'static str, &'static str);
 
+/// The schema of `support` with every tool's action in the group that its entity makes it one of.
+fn placed() -> String {
+    let mut text = SCHEMA.to_owned();
+    for (written, placed) in [
+        (
+            r#""bank/pay" in ["bank-write"]"#,
+            r#""bank/pay" in ["bank-write", call_destructive_tool]"#,
+        ),
+        (r#""bank/book" in [call_tool]"#, r#""bank/book" in [call_destructive_tool]"#),
+        (r#""files/read" in [call_tool]"#, r#""files/read" in [call_tool, call_read_only_tool]"#),
+    ] {
+        assert!(text.contains(written));
+        text = text.replace(written, placed);
+    }
+    text
+}
+
 /// What Cedar says.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
@@ -134,8 +151,8 @@ pub(crate) struct Plain {
 
 impl Plain {
     pub(crate) fn new(policies: &str) -> Self {
-        let fragments =
-            [BASE_SCHEMA, SCHEMA].map(|text| SchemaFragment::from_cedarschema_str(text).unwrap().0);
+        let fragments = [BASE_SCHEMA, &placed()]
+            .map(|text| SchemaFragment::from_cedarschema_str(text).unwrap().0);
         let policies: PolicySet = policies.parse().unwrap();
         let named = policies
             .policies()
@@ -191,7 +208,9 @@ pub(crate) fn has_own_action(thing: Thing) -> bool {
 fn action((kind, id): Thing) -> EntityUid {
     let action = match kind {
         "Tool" if has_own_action((kind, id)) => id,
-        "Tool" => "call_tool",
+        "Tool" if id == "files/list" => "call_read_only_tool",
+        "Tool" if id == "bank/letter" => "call_tool",
+        "Tool" => "call_destructive_tool",
         "Prompt" => "get_prompt",
         "Resource" => "read_resource",
         server => server,
@@ -246,9 +265,10 @@ fn everything(thing: Thing) -> Vec<Value> {
     let (kind, id) = thing;
     let Some((server, name)) = id.split_once('/') else { return all };
     let server = uid("Server", server);
-    let safe = id == "files/list";
+    let reads = ["files/list", "files/read"].contains(&id);
+    let safe = reads || id == "bank/letter";
     let attributes = match kind {
-        "Tool" => json!({"name": name, "server": server, "tags": [], "read_only": safe,
+        "Tool" => json!({"name": name, "server": server, "tags": [], "read_only": reads,
                          "destructive": !safe, "idempotent": false, "open_world": true}),
         "Prompt" => json!({"name": name, "server": server}),
         _ => json!({"uri": name, "scheme": name.split_once(':').unwrap().0, "server": server}),
