@@ -97,7 +97,7 @@ def wasm(part: "Part") -> None:
     if not part.prepare("the build", "scripts/build"):
         return
     part.run("the file", "cargo", "run", "--locked", "--quiet", *packages("artifact"), "--", "target/toolgate.wasm")
-    part.run("scenarios", *harness("host", "wasm"))
+    part.run("scenarios", *harness("host", "wasm", "counting"))
 
 
 def envoy(part: "Part") -> None:

@@ -69,6 +69,18 @@ impl Envoy {
     /// # Errors
     /// What kept it from starting, with the last lines of its log.
     pub fn start(program: &str, scenarios: &[Scenario]) -> Result<Self, String> {
+        Self::start_with_workers(program, scenarios, 1)
+    }
+
+    /// The same with so many workers, each of which has an instance of the plugin.
+    ///
+    /// # Errors
+    /// What kept it from starting, with the last lines of its log.
+    pub fn start_with_workers(
+        program: &str,
+        scenarios: &[Scenario],
+        workers: usize,
+    ) -> Result<Self, String> {
         // A folder of its own: two suites may run at the same time, and one may start several.
         let (suite, started) = (std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let folder = repository::path(&format!("target/envoy-suite/{suite}-{started}"));
@@ -123,7 +135,7 @@ impl Envoy {
         let file = folder.join("envoy.yaml");
         std::fs::write(&file, bootstrap.to_string()).map_err(|error| error.to_string())?;
         drop(reserved);
-        let process = launch(program, &folder, &file)?;
+        let process = launch(program, &folder, &file, workers)?;
         let envoy = Self { process: Mutex::new(process), folder, places, admin };
         envoy.wait_until_ready()?;
         Ok(envoy)
@@ -142,6 +154,17 @@ impl Envoy {
         let stats = Request { method: "GET".into(), path, ..Request::default() };
         let seen = wire::exchange(self.admin, &stats, &|| true).ok()?;
         String::from_utf8(seen.body).ok()?.rsplit_once(':')?.1.trim().parse().ok()
+    }
+
+    /// How many connections each worker has taken on the port of a scenario.
+    #[must_use]
+    pub fn connections(&self, scenario: &str) -> Option<Vec<u64>> {
+        let port = self.port(scenario)?;
+        let path = format!("/stats?filter=_{port}.worker_[0-9]*.downstream_cx_total$");
+        let stats = Request { method: "GET".into(), path, ..Request::default() };
+        let seen = wire::exchange(self.admin, &stats, &|| true).ok()?;
+        let text = String::from_utf8(seen.body).ok()?;
+        text.lines().map(|line| line.rsplit_once(':')?.1.trim().parse().ok()).collect()
     }
 
     /// The metrics of the plugin as Prometheus reads them.
@@ -286,12 +309,12 @@ fn own_listener(listener: &Value, index: usize, place: &Place, plugin: Value) ->
     own
 }
 
-fn launch(program: &str, folder: &Path, file: &Path) -> Result<Child, String> {
+fn launch(program: &str, folder: &Path, file: &Path, workers: usize) -> Result<Child, String> {
     let log = std::fs::File::create(folder.join("envoy.log")).map_err(|error| error.to_string())?;
     let copy = log.try_clone().map_err(|error| error.to_string())?;
     Command::new(program)
         .args(["--log-level", "warning", "--component-log-level", "wasm:info"])
-        .args(["--concurrency", "1", "--disable-hot-restart"])
+        .args(["--concurrency", &workers.to_string(), "--disable-hot-restart"])
         .args(["--file-flush-interval-msec", "20", "--config-path"])
         .arg(file)
         .current_dir(repository::path("."))

@@ -120,6 +120,40 @@ fn two_hundred_first_calls_ask_the_vault_once_though_the_first_client_goes_away(
     assert_eq!(asked, expected);
 }
 
+#[test]
+fn a_limit_on_calls_holds_over_two_workers() {
+    const CALLS: usize = 64;
+    let program = std::env::var("ENVOY").unwrap_or_else(|_| "envoy".into());
+    let issuer = Issuer::demo().unwrap();
+    let scenarios = read_all(&repository::path("tests/scenarios")).unwrap();
+    // Two calls an hour.
+    let name = "a_limit_on_calls_in_a_window_holds_and_says_what_the_policy_advises";
+    let scenario: Scenario = scenarios.into_iter().find(|scenario| scenario.name == name).unwrap();
+    let envoy = Envoy::start_with_workers(&program, std::slice::from_ref(&scenario), 2).unwrap();
+    let world = Arc::new(World::default());
+    let session = envoy.start(&scenario, Arc::clone(&world)).unwrap();
+    let echo = request(&scenario.exchanges[0], &issuer, session.now()).unwrap();
+    let port = envoy.port(&scenario.name).unwrap();
+    // Every one comes by a connection of its own, and the kernel gives these to both workers.
+    let calls: Vec<_> = (0..CALLS)
+        .map(|_| {
+            let echo = echo.clone();
+            std::thread::spawn(move || wire::exchange(port, &echo, &|| true))
+        })
+        .collect();
+    let answers: Vec<String> = calls
+        .into_iter()
+        .map(|call| String::from_utf8(call.join().unwrap().unwrap().body).unwrap())
+        .collect();
+    let count = |part: &str| answers.iter().filter(|answer| answer.contains(part)).count();
+    assert_eq!(count("called echo"), 2, "{answers:?}");
+    assert_eq!(count("Unknown tool: echo"), CALLS - 2, "{answers:?}");
+    assert_eq!(world.take_asked().len(), 2);
+    let connections = envoy.connections(&scenario.name).unwrap();
+    assert_eq!(connections.len(), 2);
+    assert!(connections.iter().all(|taken| *taken > 0), "{connections:?}");
+}
+
 /// A line of Prometheus' format that has these labels, in any order and no others but Envoy's own.
 fn value(text: &str, metric: &str, labels: &[(&str, &str)]) -> Option<u64> {
     text.lines().find_map(|line| {

@@ -1,5 +1,5 @@
-//! docs/protocol.md, docs/federation.md, docs/authentication.md and docs/credentials.md: the table of methods
-//! is the filter's, and clauses name scenarios and tests that exist.
+//! docs/protocol.md, docs/federation.md, docs/authentication.md, docs/credentials.md and docs/policy.md: the
+//! table of methods is the filter's, and clauses name scenarios and tests that exist.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeSet;
@@ -23,6 +23,7 @@ const DOCUMENTS: &[(&str, &[&str])] = &[
         "docs/authentication.md",
         &[
             "identity",
+            "identity_clients",
             "identity_keys",
             "identity_login",
             "identity_machines",
@@ -33,6 +34,10 @@ const DOCUMENTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("docs/credentials.md", &["credentials", "credential_sources", "credential_echoes"]),
+    (
+        "docs/policy.md",
+        &["approvals", "lists", "policy_bundles", "rollout", "sequence", "tool_groups"],
+    ),
 ];
 
 /// The part of a document under this heading, up to the next one.

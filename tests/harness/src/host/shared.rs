@@ -18,6 +18,7 @@ pub struct SharedData {
 struct Store {
     values: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     last_cas: u32,
+    outruns: u32,
 }
 
 /// How a compare-and-swap of 0 is read.
@@ -41,6 +42,17 @@ impl SharedData {
         self.store.borrow_mut().values.remove(key);
     }
 
+    /// Lets another worker write first, so many times: as often a compare-and-swap comes too late.
+    pub fn outrun(&self, times: u32) {
+        self.store.borrow_mut().outruns = times;
+    }
+
+    /// How often another worker will still write first.
+    #[must_use]
+    pub fn outruns(&self) -> u32 {
+        self.store.borrow().outruns
+    }
+
     /// Every key.
     #[must_use]
     pub fn keys(&self) -> Vec<Vec<u8>> {
@@ -55,6 +67,14 @@ impl SharedData {
         zero: ZeroCas,
     ) -> Result<(), Status> {
         let store = &mut *self.store.borrow_mut();
+        if cas != 0
+            && store.outruns > 0
+            && let Some((_, current)) = store.values.get_mut(key)
+        {
+            store.outruns -= 1;
+            store.last_cas += 1;
+            *current = store.last_cas;
+        }
         let present = store.values.get(key).map(|(_, cas)| *cas);
         let accepted = match (zero, present) {
             (ZeroCas::Unconditional, None) => true,
