@@ -50,7 +50,8 @@ pub(crate) enum Command {
     /// Audit records are JSON lines as the gateway writes them. They hold a call's arguments only with
     /// `audit.arguments: full`; without them, for a tool whose arguments are typed, only whether it is
     /// listed is compared, and the report says so. Records do not hold what a caller's token says:
-    /// --callers names the groups, roles, claims and scopes of every principal.
+    /// --callers names the groups, roles, claims and scopes of every principal; where records hold groups,
+    /// roles and scopes (`audit.caller: memberships`), only those whose claims policies read have to be named.
     ///
     /// The exit code is 0 when nothing changes, 1 when a decision changes (see --fail-on), 2 when
     /// something could not be used.

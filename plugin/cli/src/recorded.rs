@@ -1,8 +1,8 @@
 //! Audit records as questions: what was asked once, to be asked again.
 //!
-//! A record says who asked for what, and with `audit.arguments: full` with which arguments; of the
-//! caller's groups, roles, claims and scopes it says nothing, so that these come from elsewhere. Not
-//! here: asking (`diff`).
+//! A record says who asked for what, with `audit.arguments: full` with which arguments, and with
+//! `audit.caller: memberships` in which groups and roles and with which scopes; of the caller's claims it
+//! says nothing. What it does not say comes from elsewhere. Not here: asking (`diff`).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -167,10 +167,12 @@ fn who(record: &Record, callers: &Callers) -> Result<Who, String> {
         _ => Kind::User,
     };
     let named = format!("{}::{subject:?}", kind.type_name());
-    let known = callers.get(&named).or_else(|| callers.get(subject)).ok_or_else(|| {
+    let recorded = || serde_json::from_str(record.field("caller")?).ok();
+    let known = callers.get(&named).or_else(|| callers.get(subject)).cloned();
+    let known = known.or_else(recorded).ok_or_else(|| {
         format!("nothing says which groups {subject:?} is in: name it in the file of --callers")
     })?;
-    let CallerFields { groups, roles, claims, scopes } = known.clone();
+    let CallerFields { groups, roles, claims, scopes } = known;
     Ok(Who::Token(Box::new(TokenFields {
         kind,
         subject: subject.to_owned(),

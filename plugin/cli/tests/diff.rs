@@ -137,3 +137,14 @@ fn a_record_of_a_client_is_asked_again_as_a_client() {
     // Each is decided on as it was recorded.
     assert_eq!(report["unfaithful"], json!(0), "{report}");
 }
+
+#[test]
+fn records_that_hold_memberships_need_no_file_of_callers() {
+    let audit = fixture("diff/memberships.jsonl");
+    let (report, code) = compare("policies", &fixture("diff/new"), &["--audit", &audit]);
+    assert_eq!((code, &report["asked"], &report["not_replayed"]), (1, &json!(2), &json!({})));
+    assert_eq!(report["unfaithful"], json!(0), "{report}");
+    let refund = "MCP::Tool::\"billing/refund\"".to_owned();
+    assert_eq!(changes(&report), [(refund, json!("permit"), json!("refused"), 1)]);
+    assert_eq!(report["changes"][0]["principal"], "MCP::User::\"dora\"");
+}

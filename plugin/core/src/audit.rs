@@ -20,13 +20,14 @@ const ALL: &str = "all";
 const USUAL_BYTES: usize = 1024;
 
 /// The names of all fields, as [`AuditRecord::each_field`] and the JSON have them.
-const FIELDS: [&str; 44] = [
+const FIELDS: [&str; 45] = [
     "record_id",
     "decision",
     "reason",
     "detail",
     "principal",
     "principal_type",
+    "caller",
     "issuer",
     "client",
     "server",
@@ -134,6 +135,9 @@ pub struct AuditRecord {
     /// For whom it acts: `user`, `client` for itself, `anonymous`. One name as both is two callers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal_type: Option<&'static str>,
+    /// Its groups, roles and scopes, as JSON, where that is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
     /// Issuer of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<Rc<str>>,
@@ -309,6 +313,7 @@ impl AuditRecord {
             ("detail", self.detail.as_deref()),
             ("principal", self.principal.as_deref()),
             ("principal_type", self.principal_type),
+            ("caller", self.caller.as_deref()),
             ("issuer", self.issuer.as_deref()),
             ("client", self.client.as_deref()),
             ("server", self.server.as_deref()),
@@ -423,6 +428,7 @@ mod tests {
             detail: text(),
             principal: name(),
             principal_type: Some("x"),
+            caller: text(),
             issuer: name(),
             client: name(),
             server: name(),

@@ -178,6 +178,8 @@ pub struct Limits {
 pub struct AuditConfig {
     /// What is recorded of a call's arguments.
     pub arguments: ArgumentsAudit,
+    /// What is recorded of a caller beside its name.
+    pub caller: CallerAudit,
     /// Fields that are also written each apart, beside the whole record, for a log format or a filter
     /// of the proxy that wants them so: names of fields, or `all`. Only Envoy reads them; each costs.
     pub fields: Vec<String>,
@@ -197,6 +199,18 @@ pub enum ArgumentsAudit {
     Full,
 }
 
+/// What is recorded of a caller beside its name.
+#[derive(Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum CallerAudit {
+    /// Nothing.
+    #[default]
+    None,
+    /// Its groups, roles and scopes, so that its decisions can be made again.
+    Memberships,
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -210,7 +224,7 @@ impl Default for Limits {
 
 impl Default for AuditConfig {
     fn default() -> Self {
-        Self { arguments: ArgumentsAudit::Digest, fields: Vec::new() }
+        Self { arguments: ArgumentsAudit::Digest, caller: CallerAudit::None, fields: Vec::new() }
     }
 }
 

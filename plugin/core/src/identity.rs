@@ -12,7 +12,7 @@ use jsonwebtoken::Algorithm;
 use sha2::{Digest, Sha256};
 use toolgate_policy::{CallerKind, PolicyEngine, Principal, Problem};
 use toolgate_protocol::headers::Headers;
-use toolgate_protocol::json::Json;
+use toolgate_protocol::json::{Json, Object};
 
 use crate::audit::AuditRecord;
 use crate::config::{DeniedConfig, IdentityConfig, IssuerConfig, OAuthProxyConfig};
@@ -94,6 +94,9 @@ pub(crate) struct KnownCaller {
     pub(crate) issuer: Option<Rc<str>>,
     /// OAuth client that holds the token.
     pub(crate) client: Option<Rc<str>>,
+    /// Groups and roles that the token names.
+    pub(crate) groups: Vec<String>,
+    pub(crate) roles: Vec<String>,
     /// Scopes the token was given, and what they stand for.
     pub(crate) scopes: Vec<String>,
     /// When the token was issued, in seconds since the epoch.
@@ -170,6 +173,8 @@ fn anonymous(principal: Principal) -> KnownCaller {
         owner: "".into(),
         issuer: None,
         client: None,
+        groups: Vec::new(),
+        roles: Vec::new(),
         scopes: Vec::new(),
         issued: None,
         proof: Proof::Other,
@@ -729,6 +734,17 @@ impl KnownCaller {
             Some(CallerKind::Client) => "client",
             None => "anonymous",
         }
+    }
+
+    /// Groups, roles and scopes, as records have them.
+    pub(crate) fn memberships(&self) -> String {
+        let texts =
+            |texts: &[String]| Json::Array(texts.iter().map(|it| it.as_str().into()).collect());
+        let mut all = Object::default();
+        all.set("groups", texts(&self.groups));
+        all.set("roles", texts(&self.roles));
+        all.set("scopes", texts(&self.scopes));
+        String::from_utf8(Json::from(all).to_bytes()).unwrap_or_default()
     }
 
     fn is_admitted(&self, server: &str) -> bool {

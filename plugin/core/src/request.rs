@@ -13,6 +13,7 @@ use toolgate_protocol::mcp::{self, Era, McpError, Operation, Version};
 
 use crate::audit::{AuditRecord, short_digest};
 use crate::batch::Batch;
+use crate::config::CallerAudit;
 use crate::counting::Counting;
 use crate::credentials::linking;
 use crate::denial::{Denial, Reason};
@@ -256,6 +257,10 @@ impl Gateway {
             self.identity.caller(&head.headers, endpoint, known, &mut tokens, now, audit)?;
         audit.principal = Some(Rc::clone(&caller.subject));
         audit.principal_type = Some(caller.type_name());
+        audit.caller = match self.audit.caller {
+            CallerAudit::Memberships if caller.kind.is_some() => Some(caller.memberships()),
+            _ => None,
+        };
         audit.issuer.clone_from(&caller.issuer);
         audit.client.clone_from(&caller.client);
         // In the modern era the field means nothing and does not go on.

@@ -125,6 +125,8 @@ impl ApiKeys {
                         subject: subject.into(),
                         issuer: Some(ISSUER.into()),
                         client: None,
+                        groups: key.groups.clone(),
+                        roles: key.roles.clone(),
                         scopes: key.scopes.clone(),
                         issued: None,
                         proof: Proof::Other,

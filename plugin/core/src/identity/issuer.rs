@@ -486,6 +486,8 @@ impl Claims {
             subject: subject.into(),
             issuer: Some(Rc::clone(&self.issuer)),
             client: client.map(Into::into),
+            groups: caller.groups,
+            roles: caller.roles,
             scopes: claims::scopes(claims, &self.config.scopes),
             issued: validity.issued,
             // Who asks for it knows whether these are the claims of a token.
