@@ -17,7 +17,7 @@ from stack.supervisor import POLL_SECONDS, Child, Supervisor
 
 PEOPLE = Path(__file__).with_name("people.py")
 CLIENTS = tools.PEERS / "clients"
-CLIENT_SECONDS = 60
+CLIENT_SECONDS = 120
 SETTLED_WITHIN_SECONDS = 60.0
 # What a vault's tokens look like, whoever they were issued to.
 VAULT_TOKEN = re.compile(r"\b(?:hvs|s)\.[A-Za-z0-9_-]{24,}")

@@ -21,7 +21,8 @@ from typing import Any, Self
 from stack.console import StackError, relative
 
 READY_WITHIN_SECONDS = 90.0
-STOP_WITHIN_SECONDS = 5.0
+# One that is ended harder loses what it has not written yet.
+STOP_WITHIN_SECONDS = 30.0
 POLL_SECONDS = 0.05
 
 

@@ -18,7 +18,7 @@ from matrix import OF_FINANCE, Client
 PYTHON = Client("Python SDK, 2026-07-28", "client.py", "modern")
 TYPESCRIPT = Client("TypeScript SDK v1", "client-v1.mjs", "legacy")
 LONG_CALL = {"name": "trigger-long-running-operation", "arguments": {"duration": 6, "steps": 60}}
-SEEN_WITHIN_SECONDS = 10.0
+SEEN_WITHIN_SECONDS = 60.0
 FAILURE_REMEMBERED_SECONDS = 8.0  # the longest that a failed request for a credential is remembered
 
 
@@ -78,7 +78,7 @@ class Session:
         return answer
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", servers.GATEWAY_PORT, timeout=30)
+        return http.client.HTTPConnection("127.0.0.1", servers.GATEWAY_PORT, timeout=SEEN_WITHIN_SECONDS)
 
     @property
     def path(self) -> str:

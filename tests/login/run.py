@@ -39,7 +39,7 @@ GATEWAY = "http://127.0.0.1:10000"
 PROVIDER = "http://127.0.0.1:3010"
 BILLING = f"{GATEWAY}/mcp/billing"
 EVERYTHING = f"{GATEWAY}/mcp/everything"
-CLIENT_SECONDS = 60
+CLIENT_SECONDS = 120
 REFUND = ("refund", '{"invoice":"INV-1","amount":40}')
 PORTS = {10000: "the gateway", 9901: "Envoy's admin interface", 3001: "everything", 3002: "billing", 3010: "the provider", INSPECTOR_PORT: "the inspector"} | ways.PORTS
 
@@ -106,7 +106,7 @@ class World:
 def open_locally(request: urllib.request.Request | str) -> tuple[int, str, Any]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=10) as answer:
+        with opener.open(request, timeout=ways.ANSWER_SECONDS) as answer:
             return answer.status, answer.read().decode(), answer.headers
     except urllib.error.HTTPError as answer:
         return answer.code, answer.read().decode(), answer.headers
@@ -234,7 +234,7 @@ def the_inspector(world: World, claims: Claims) -> None:
     variables |= {"MCP_INSPECTOR_SECRET_STORE": "memory", "HOME": str(HOME / "inspector")}
     (HOME / "inspector").mkdir()
     inspector = world.supervisor.start("inspector", [str(launcher), "--web", "--config", str(servers)], variables, cwd=HOME)
-    world.supervisor.wait_until_answers(inspector, f"http://127.0.0.1:{INSPECTOR_PORT}", within=60)
+    world.supervisor.wait_until_answers(inspector, f"http://127.0.0.1:{INSPECTOR_PORT}")
     address = re.search(rf"http://127\.0\.0\.1:{INSPECTOR_PORT}\?\S+", inspector.log.read_text())
     if not address:
         claims.hold("the inspector says where it is", False, inspector.last_words())
