@@ -31,6 +31,7 @@ from world import LEASE_SECONDS, LINK, TTL_SECONDS, Load, World, basic, until
 
 HOME = TARGET / "credentials"
 SURELY_CURRENT_SECONDS = 6.0
+CARRIED = ("AppRole secret_id", "token that somebody keeps alive", "service account's token", "alice's token")
 UNAVAILABLE = (503, "credential_unavailable")
 
 
@@ -76,6 +77,8 @@ def each_server_gets_its_own(world: World, claims: Claims) -> None:
         ("front", "vault", "alice"),
         ("own", "vault", "alice"),
         ("own", "vault", "bob"),
+        ("issued", "vault", "alice"),
+        ("pod", "vault", "alice"),
         ("first", "vault", "alice"),
         ("tenant", "vault", "alice"),
         ("lent", "vault", "alice"),
@@ -88,7 +91,7 @@ def each_server_gets_its_own(world: World, claims: Claims) -> None:
         [record] = world.records()
         claims.equal("the record says where the credential came from", record.get("credential_source"), source)
         claims.hold("and how long that took", record.get("calls_us", 0) > 0, record)
-        kv = server in ("direct", "lasting", "front", "own", "tenant")
+        kv = server in ("direct", "lasting", "front", "own", "tenant", "issued", "pod")
         claims.equal("and which version it is", record.get("credential_version"), 1 if kv else None)
         claims.equal("and which lease", "credential_lease" in record, server == "lent")
         again = world.call(server, person)
@@ -353,7 +356,7 @@ def nothing_leaked(world: World, claims: Claims) -> None:
     # The search has to be one that finds: what carried secrets is searched in the same way.
     carried = "\n".join(search.occurrences(world.known, [world.mcp.log, world.front.log]))
     for name in world.known:
-        if name.startswith(("key ", "access token", "vault token")) or name in ("AppRole secret_id", "alice's token"):
+        if name.startswith(("key ", "access token", "vault token")) or name in CARRIED:
             claims.hold(f"{name} is found where it was sent", f"{name} (plain)" in carried)
         if name.startswith("password of "):
             claims.hold(f"{name} is found where it was sent", f"{name} (Base64" in carried)

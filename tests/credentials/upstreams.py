@@ -1,5 +1,6 @@
-"""The servers around the gateway that these tests bring themselves: an MCP server that knows which
-credentials are good, and a front of the vault that can be slow, talk nonsense or too much."""
+"""The servers around the gateway that these tests bring themselves: an MCP server that knows which credentials
+are good, a cluster that knows a service account, and a front of the vault that can be slow, talk nonsense or
+too much."""
 
 import http.client
 import json
@@ -15,6 +16,7 @@ from typing import Any
 from vault import OpenBao
 
 HELD_SECONDS = 120.0
+SERVICE_ACCOUNT_UID = "0b1c"
 ANSWER_SECONDS = 60
 HUGE = b'{"data":{"data":{"key":"' + b"x" * (10 << 20) + b'"}}}'
 
@@ -106,6 +108,30 @@ class McpServer:
 
     def of(self, name: str) -> list[Seen]:
         return [seen for seen in list(self.requests) if seen.server == name]
+
+
+@dataclass
+class Kubernetes:
+    """As much of a cluster as a vault asks when a service account logs in: whose token it is (TokenReview)."""
+
+    token: str
+    """The one that it knows, of the service account `toolgate` in the namespace `mcp`."""
+    port: int = 0
+
+    def start(self) -> None:
+        known = self.token
+
+        class Handler(Quiet):
+            def do_POST(self) -> None:
+                asked = json.loads(self.body())["spec"]
+                status: dict[str, Any] = {"authenticated": asked["token"] == known}
+                if status["authenticated"]:
+                    user = {"username": "system:serviceaccount:mcp:toolgate", "uid": SERVICE_ACCOUNT_UID}
+                    status |= {"user": user, "audiences": asked.get("audiences")}
+                review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}
+                self.reply(201, json.dumps(review).encode())
+
+        self.port = serve(Handler)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from stack import gateway, tools
 from stack.console import ROOT, StackError
@@ -23,7 +24,7 @@ from stack.running import PEOPLE
 from stack.supervisor import POLL_SECONDS, Child, Supervisor
 
 from database import Valkey
-from upstreams import Front, McpServer
+from upstreams import SERVICE_ACCOUNT_UID, Front, Kubernetes, McpServer
 from vault import NAME, OpenBao
 
 # What is meant to come comes sooner; on a busy machine nothing comes quickly.
@@ -101,6 +102,9 @@ class World:
         self.known["database password"] = self.database.password
         self.secret_id = self.plant("AppRole secret_id")
         self.client_secret = self.plant("OAuth client secret")
+        self.issued = self.plant("token that somebody keeps alive")
+        self.kubernetes = Kubernetes(service_account())
+        self.known["service account's token"] = self.kubernetes.token
         self.tokens: dict[str, str] = {}
 
     def plant(self, name: str) -> str:
@@ -113,6 +117,7 @@ class World:
     def start(self) -> None:
         self.mcp.start()
         self.front.start()
+        self.kubernetes.start()
         self.sign_in("alice", "bob", "carol", "dave", "erin", "frank")
         node, idp = str(tools.node()), tools.PEERS / "idp"
         tools.install_packages(idp)
@@ -157,7 +162,7 @@ class World:
         for path, value in self.stored.items():
             self.put(path, value)
         if not self.stored:
-            for name in ("direct", "lasting"):
+            for name in ("direct", "lasting", "issued", "pod"):
                 self.store(f"mcp/{name}", name)
             for name in ("alice", "erin"):
                 self.store(f"users/{name}", f"{name} at front")
@@ -168,6 +173,8 @@ class World:
         self.database.lend_by(self.openbao, {"app": LEASE_SECONDS, "brief": BRIEF_SECONDS})
         self.let_the_gateway_in("")
         self.let_the_gateway_in("tenant/")
+        self.vault.post("auth/token/create", {"id": self.issued, "policies": ["toolgate"], "period": "1h"})
+        self.let_a_service_account_in()
         self.let_callers_in()
 
     def let_the_gateway_in(self, namespace: str) -> None:
@@ -178,6 +185,16 @@ class World:
         vault.post(f"{namespace}auth/approle/role/toolgate", login)
         vault.post(f"{namespace}auth/approle/role/toolgate/role-id", {"role_id": "toolgate"})
         vault.post(f"{namespace}auth/approle/role/toolgate/custom-secret-id", {"secret_id": self.secret_id})
+
+    def let_a_service_account_in(self) -> None:
+        vault = self.vault
+        vault.post("sys/auth/kubernetes", {"type": "kubernetes"})
+        # It wants an authority, though nothing here is reached by TLS.
+        authority = self.openbao.certificate.read_text()
+        cluster = {"kubernetes_host": f"http://127.0.0.1:{self.kubernetes.port}", "kubernetes_ca_cert": authority}
+        vault.post("auth/kubernetes/config", cluster | {"disable_local_ca_jwt": True})
+        bound = {"bound_service_account_names": "toolgate", "bound_service_account_namespaces": "mcp", "audience": "openbao"}
+        vault.post("auth/kubernetes/role/toolgate", bound | {"token_policies": ["toolgate"], "token_ttl": f"{LOGIN_SECONDS}s"})
 
     def let_callers_in(self) -> None:
         vault = self.vault
@@ -258,6 +275,8 @@ class World:
             "TOOLGATE_ROLE_ID": "toolgate",
             "TOOLGATE_SECRET_ID": self.secret_id,
             "TOOLGATE_CLIENT_SECRET": self.client_secret,
+            "TOOLGATE_ISSUED_TOKEN": self.issued,
+            "TOOLGATE_SERVICE_ACCOUNT": self.kubernetes.token,
         }
         return self.supervisor.start(name, command, variables, cwd=ROOT, stdout=access_log)
 
@@ -271,8 +290,9 @@ class World:
                 cluster["transport_socket"] = self.verified_tls()
         manager = gateway.only(gateway.only(config["static_resources"]["listeners"])["filter_chains"])["filters"][0]
         wasm = next(each for each in manager["typed_config"]["http_filters"] if each["name"] == "toolgate")
-        names = ["TOOLGATE_ROLE_ID", "TOOLGATE_SECRET_ID", "TOOLGATE_CLIENT_SECRET"]
-        wasm["typed_config"]["config"]["vm_config"]["environment_variables"] = {"host_env_keys": names}
+        names = ["ROLE_ID", "SECRET_ID", "CLIENT_SECRET", "ISSUED_TOKEN", "SERVICE_ACCOUNT"]
+        variables = {"host_env_keys": [f"TOOLGATE_{name}" for name in names]}
+        wasm["typed_config"]["config"]["vm_config"]["environment_variables"] = variables
         return config
 
     def verified_tls(self) -> Any:
@@ -297,6 +317,8 @@ class World:
         attached = {
             "direct": {"name": "direct", **key},
             "lasting": {"name": "lasting", **key},
+            "issued": {"name": "issued", **key},
+            "pod": {"name": "pod", **key},
             "front": {"name": "per-user", **key},
             "own": {"name": "own", **key},
             "first": {"name": "first", **key},
@@ -330,6 +352,8 @@ class World:
             "vaults": {
                 "direct": vault("vault", {"app_role": app_role}),
                 "front": vault("front", {"app_role": app_role}),
+                "issued": vault("front", {"token": variable("ISSUED_TOKEN")}),
+                "cluster": vault("front", {"kubernetes": {"role": "toolgate", "token": variable("SERVICE_ACCOUNT")}}),
                 "callers": vault("front", {"jwt": {"role": "person"}}),
                 "tenant": vault("vault", {"app_role": app_role}, namespace="tenant"),
             },
@@ -346,6 +370,8 @@ class World:
             "credentials": {
                 "direct": kv("direct", "mcp/direct"),
                 "lasting": kv("direct", "mcp/lasting", LONG_TTL_SECONDS),
+                "issued": kv("issued", "mcp/issued", LONG_TTL_SECONDS),
+                "pod": kv("cluster", "mcp/pod", LONG_TTL_SECONDS),
                 "per-user": kv("front", "users/{sub}"),
                 "own": kv("callers", "own/{sub}"),
                 "first": kv("direct", "app", LONG_TTL_SECONDS, mount="first", version=1),
@@ -419,6 +445,15 @@ class World:
             if data["path"] == "auth/approle/login":
                 tokens[accessor] = data
         return tokens
+
+
+def service_account() -> str:
+    """A token as Kubernetes gives it to a pod."""
+    now = int(time.time())
+    account = {"namespace": "mcp", "serviceaccount": {"name": "toolgate", "uid": SERVICE_ACCOUNT_UID}}
+    times = {"iat": now, "nbf": now - 60, "exp": now + 86400}
+    claims = {"sub": "system:serviceaccount:mcp:toolgate", "aud": ["openbao"], "kubernetes.io": account} | times
+    return jwt.encode(claims, ec.generate_private_key(ec.SECP256R1()), "ES256")
 
 
 def basic(headers: dict[str, str]) -> tuple[str, str]:
