@@ -365,6 +365,25 @@ impl HttpContext for HttpExchange {
         Action::Continue
     }
 
+    /// No trailers of an answer go on: MCP has none, and a server could show its credential there.
+    fn on_http_response_trailers(&mut self, _count: usize) -> Action {
+        for (name, _) in abi::headers(Map::ResponseTrailers).unwrap_or_default() {
+            if let Err(Status(status)) = abi::remove_header(Map::ResponseTrailers, &name) {
+                log::error!("a trailer of an answer could not be removed: status {status}");
+            }
+        }
+        // They stand for the end of the body.
+        if !self.is_lost() && self.holds_response() {
+            let had_replied = self.has_replied();
+            let _its_end_was_told = self.handle(Event::ResponseBody { chunk: &[], end: true });
+            let is_answered = self.has_replied() && !had_replied;
+            if self.holds_response() || is_answered {
+                return Action::Pause;
+            }
+        }
+        Action::Continue
+    }
+
     fn on_log(&mut self) {
         let _record_says_so = self.is_lost();
         let _nothing_to_hold = self.handle(Event::Closed);

@@ -121,6 +121,13 @@ impl Envoy {
                 cluster["load_assignment"]["cluster_name"] = json!(own);
                 cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
                     ["socket_address"]["port_value"] = json!(port);
+                // Otherwise Envoy leaves trailers of answers out by itself, here and towards clients.
+                cluster["typed_extension_protocol_options"] = json!({
+                    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                        "explicit_http_config": {"http_protocol_options": {"enable_trailers": true}},
+                    },
+                });
                 push(&mut bootstrap["static_resources"]["clusters"], cluster);
                 configuration::rename_clusters(&mut plugin, &|cluster| {
                     (cluster == name).then(|| own.clone())
@@ -301,6 +308,7 @@ fn own_listener(listener: &Value, index: usize, place: &Place, plugin: Value) ->
     let manager = &mut own["filter_chains"][0]["filters"][0]["typed_config"];
     // Envoy waits so long for a client to close after an early answer, and these read until it does.
     manager["delayed_close_timeout"] = json!("0.05s");
+    manager["http_protocol_options"]["enable_trailers"] = json!(true);
     let log = &mut manager["access_log"][0];
     log["name"] = json!("envoy.access_loggers.file");
     log["typed_config"]["@type"] =

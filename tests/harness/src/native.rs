@@ -235,6 +235,7 @@ impl<'a> Run<'a> {
                 status: 503,
                 headers: vec![("content-type".into(), "text/plain".into())],
                 chunks: vec![b"upstream connect error or disconnect/reset before headers".to_vec()],
+                trailers: Vec::new(),
             }),
             Answer::Reply(mut reply) => {
                 // As Envoy's router does.

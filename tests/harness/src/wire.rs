@@ -104,29 +104,35 @@ fn read_answer(bytes: &[u8]) -> Option<Observed> {
     let head = std::str::from_utf8(bytes.get(..end)?).ok()?;
     let mut lines = head.split("\r\n");
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
-    let headers: Vec<(String, String)> = lines
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
-        .collect();
+    let headers: Vec<(String, String)> = fields(lines).collect();
     let body = bytes.get(end + 4..)?;
     let chunked = headers.iter().any(|(n, v)| n == "transfer-encoding" && v.contains("chunked"));
-    let body = if chunked { unchunked(body) } else { body.to_vec() };
+    let (body, trailers) = if chunked { unchunked(body) } else { (body.to_vec(), &b""[..]) };
+    let mut headers = headers;
+    headers.extend(fields(std::str::from_utf8(trailers).ok()?.split("\r\n")));
     Some(Observed { status: Some(status), headers, body, audit: Vec::new(), metrics: None })
 }
 
-fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
+fn fields<'a>(lines: impl Iterator<Item = &'a str>) -> impl Iterator<Item = (String, String)> {
+    lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+}
+
+/// A body without the lengths of its pieces, and what stands after it.
+fn unchunked(mut bytes: &[u8]) -> (Vec<u8>, &[u8]) {
     let mut body = Vec::new();
     while let Some(end) = bytes.windows(2).position(|window| window == b"\r\n") {
         let size = bytes.get(..end).and_then(|line| std::str::from_utf8(line).ok());
         let size = size.and_then(|line| usize::from_str_radix(line.trim(), 16).ok()).unwrap_or(0);
         let Some(chunk) = bytes.get(end + 2..end + 2 + size) else { break };
         if size == 0 {
-            break;
+            return (body, bytes.get(end + 2..).unwrap_or_default());
         }
         body.extend_from_slice(chunk);
         bytes = bytes.get(end + 4 + size..).unwrap_or_default();
     }
-    body
+    (body, b"")
 }
 
 /// Serves an upstream on a port of its own, for as long as the test runs, as the world in `slot`
@@ -232,5 +238,9 @@ fn write_reply(stream: &mut TcpStream, reply: &Reply) -> std::io::Result<()> {
         stream.write_all(b"\r\n")?;
         stream.flush()?;
     }
-    stream.write_all(b"0\r\n\r\n")
+    stream.write_all(b"0\r\n")?;
+    for (name, value) in &reply.trailers {
+        write!(stream, "{name}: {value}\r\n")?;
+    }
+    stream.write_all(b"\r\n")
 }

@@ -82,6 +82,8 @@ pub struct Reply {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub chunks: Vec<Vec<u8>>,
+    /// What stands after it.
+    pub trailers: Vec<(String, String)>,
 }
 
 /// Upstreams with their behaviour and memory.
@@ -223,6 +225,7 @@ impl World {
                 status: 302,
                 headers: vec![("location".into(), "https://elsewhere.example/".into())],
                 chunks: Vec::new(),
+                trailers: Vec::new(),
             }),
             _ if asked.cluster == "idp" => idp(&asked, behaviour),
             _ if asked.cluster == "vault" => vault(&mut state, &asked, behaviour),
@@ -378,7 +381,7 @@ fn bundle(asked: &Asked, behaviour: Behaviour) -> Answer {
 
 fn json_of_bytes(body: Vec<u8>) -> Answer {
     let headers = vec![("content-type".into(), "application/json".into())];
-    Answer::Reply(Reply { status: 200, headers, chunks: vec![body] })
+    Answer::Reply(Reply { status: 200, headers, chunks: vec![body], trailers: Vec::new() })
 }
 
 fn vault(state: &mut State, asked: &Asked, behaviour: Behaviour) -> Answer {
@@ -671,6 +674,7 @@ fn events(messages: &[(&str, Value)]) -> Answer {
         status: 200,
         headers: vec![("content-type".into(), "text/event-stream".into())],
         chunks: bytes.chunks(7).map(<[u8]>::to_vec).collect(),
+        trailers: Vec::new(),
     })
 }
 
@@ -830,6 +834,7 @@ fn server(asked: &Asked, behaviour: Behaviour) -> Answer {
                 ("content-encoding".into(), "gzip".into()),
             ],
             chunks: vec![vec![0x1f, 0x8b, 8, 0]],
+            trailers: Vec::new(),
         }),
         _ => {
             let mut reply = json_reply(200, &answer);
@@ -865,7 +870,12 @@ fn echoing(asked: &Asked, behaviour: Behaviour) -> Answer {
     let Answer::Reply(mut reply) = answered else { return answered };
     reply.chunks = reply.chunks.concat().chunks(11).map(<[u8]>::to_vec).collect();
     let credential = asked.header("x-billing-key").or_else(|| asked.header("authorization"));
-    reply.headers.push(("x-sent".into(), format!("with {}", credential.unwrap_or_default())));
+    let shown = format!("with {}", credential.unwrap_or_default());
+    // A list that is held whole to be filtered comes to nothing when it ends in trailers.
+    if message["method"] != "tools/list" {
+        reply.trailers.push(("x-sent-last".into(), shown.clone()));
+    }
+    reply.headers.push(("x-sent".into(), shown));
     Answer::Reply(reply)
 }
 
@@ -906,6 +916,7 @@ fn cut_stream(whole: &Value, cut: &Value) -> Answer {
         status: 200,
         headers: vec![("content-type".into(), "text/event-stream".into())],
         chunks: bytes.chunks(7).map(<[u8]>::to_vec).collect(),
+        trailers: Vec::new(),
     })
 }
 
@@ -953,6 +964,7 @@ fn stream(messages: &[Value]) -> Answer {
         status: 200,
         headers: vec![("content-type".into(), "text/event-stream".into())],
         chunks: bytes.chunks(7).map(<[u8]>::to_vec).collect(),
+        trailers: Vec::new(),
     })
 }
 
@@ -972,6 +984,7 @@ fn json_reply(status: u16, body: &Value) -> Reply {
         status,
         headers: vec![("content-type".into(), "application/json".into())],
         chunks: bytes.chunks(size).map(<[u8]>::to_vec).collect(),
+        trailers: Vec::new(),
     }
 }
 
@@ -984,5 +997,6 @@ fn text(status: u16, content_type: &str, body: &str) -> Answer {
         status,
         headers: vec![("content-type".into(), content_type.into())],
         chunks: vec![body.as_bytes().to_vec()],
+        trailers: Vec::new(),
     })
 }
