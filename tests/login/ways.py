@@ -361,4 +361,6 @@ def records_of_the_ways(claims: Any, access: Path) -> None:
     claims.equal("the caller that Envoy knew is in the record, and no other", named, ["machine", "machine"])
     named = [r["principal"] for r in allowed if r["port"] == CERTIFICATES]
     claims.equal("and so are the machines with certificates", named, ["bound", "machine"])
+    kinds = {r["principal_type"] for r in allowed if r["port"] in (CERTIFICATES, AUTHENTICATED)}
+    claims.equal("each as a client that acts for itself", kinds, {"client"})
     claims.hold("no record holds a token", "eyJ" not in access.read_text())
