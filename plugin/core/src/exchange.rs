@@ -728,8 +728,8 @@ impl Step<'_> {
         headers: &Headers,
         end: bool,
     ) -> (Phase, Flow) {
-        let is_refused = matches!(headers.single(":status"), Ok(Some("401" | "403")));
-        let renewed = is_refused && self.gateway.refused_by_server(&sent.injected, self.now);
+        let renewed =
+            repeat::is_refusal(headers) && self.gateway.refused_by_server(&sent.injected, self.now);
         if renewed && self.can_repeat(&asked, &sent) {
             return self.begin_repeat(asked, sent, headers, end);
         }

@@ -99,8 +99,13 @@ impl Whole {
 
     /// Whether the server did not accept the credential.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self.headers.single(":status"), Ok(Some("401" | "403")))
+        is_refusal(&self.headers)
     }
+}
+
+/// Whether these are the header fields of an answer by which a server does not accept the credential.
+pub(super) fn is_refusal(headers: &Headers) -> bool {
+    matches!(headers.single(":status"), Ok(Some("401" | "403")))
 }
 
 impl Step<'_> {
